@@ -11,6 +11,9 @@ import numba
 import numpy as np
 
 from ..contract import Array
+from ..threads import share_cores
+
+share_cores()
 
 BLOCK = 16384  # elements that one task updates; a smaller parameter is one task
 
