@@ -1,0 +1,29 @@
+"""Row arithmetic of the packed layout that every recurrence shares (NumPy arrays)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minirnn.kernels.contract import Array
+
+
+def starts(batch_sizes: Array) -> Array:
+    """First row of every step, and S after the last: (T + 1,)."""
+    return np.concatenate(([0], np.cumsum(batch_sizes, dtype=np.int64)))
+
+
+def previous(state: Array, state0: Array, batch_sizes: Array) -> Array:
+    """The state that each row started from: row (t, n) holds state_{t-1} of sequence n, and state0 at t = 0.
+
+    state (S, H), state0 (N, H), batch_sizes (T,) -> (S, H)
+    """
+    first = starts(batch_sizes)  # (T+1,)
+    N, S = len(state0), len(state)
+    if len(batch_sizes) * N == S:  # dense: one block further down
+        return np.concatenate((state0, state[: S - N]))
+    before = np.empty_like(state)  # (S, H)
+    before[:N] = state0
+    for t in range(1, len(batch_sizes)):
+        n = batch_sizes[t]  # the first n sequences of step t-1 go on
+        before[first[t] : first[t] + n] = state[first[t - 1] : first[t - 1] + n]
+    return before

@@ -1,0 +1,270 @@
+"""What implementations of each recurrence there are, which can run here and, if not, why not; and the choice between them."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+ENVIRONMENT = "MINIRNN_KERNEL"
+CELLS = ("lstm", "gru", "rnn")
+
+_asked_for: ContextVar[str | None] = ContextVar("minirnn_kernel", default=None)
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One implementation of one recurrence, and what it needs in order to run."""
+
+    cell: str
+    name: str
+    where: str  # for a reader: the hardware
+    how: str  # for a reader: one line
+    module: str | None  # where forward and backward live; None: made of Tensor operations, minirnn.ops.recurrence has it
+    devices: tuple[str, ...] | None = None  # None: any
+    dtypes: tuple[str, ...] | None = None  # None: any
+    requires: tuple[str, ...] = ()  # packages that must be installed
+
+    def why_not(self, dtype: Any = "float32", device: str = "cpu") -> str | None:
+        """Why this kernel cannot run here on such arrays; None if it can."""
+        if self.devices is not None and device not in self.devices:
+            return f"it runs on {' or '.join(self.devices)}, and the device is {device}"
+        if self.dtypes is not None and np.dtype(dtype).name not in self.dtypes:
+            return f"it takes {' or '.join(self.dtypes)}, and the dtype is {np.dtype(dtype).name}"
+        for package in self.requires:
+            if importlib.util.find_spec(package) is None:
+                return f"it needs the package {package}, which is not installed"
+        return None
+
+
+_kernels: dict[tuple[str, str], Kernel] = {}
+
+
+def register(kernel: Kernel) -> None:
+    """Add a kernel. `choose` prefers, among those that can run, the one registered first."""
+    if kernel.cell not in CELLS:
+        raise ValueError(f"register: cell must be one of {', '.join(CELLS)}, got {kernel.cell!r}")
+    if (kernel.cell, kernel.name) in _kernels:
+        raise ValueError(f"register: {kernel.cell} has a kernel named {kernel.name!r} already")
+    _kernels[kernel.cell, kernel.name] = kernel
+
+
+def kernels(cell: str) -> tuple[Kernel, ...]:
+    """The kernels of a cell ("lstm", "gru" or "rnn"), the preferred one first."""
+    if cell not in CELLS:
+        raise ValueError(f"kernels: cell must be one of {', '.join(CELLS)}, got {cell!r}")
+    return tuple(kernel for kernel in _kernels.values() if kernel.cell == cell)
+
+
+def load(cell: str, name: str) -> ModuleType:
+    """The module of a kernel, imported on first use: it has `forward` and `backward` as `minirnn.kernels.contract` states them."""
+    kernel = _find(cell, name, "load")
+    if kernel.module is None:
+        raise ValueError(f"load: {cell} kernel {name!r} is made of Tensor operations and has no array module; see minirnn.ops.recurrence")
+    return importlib.import_module(kernel.module)
+
+
+@contextmanager
+def kernel(name: str | None) -> Iterator[None]:
+    """Inside the `with` block, recurrences run on the kernel of this name (None: on the one that `choose` finds by itself).
+
+        with minirnn.kernel("numpy"):
+            output, state = lstm(x)
+
+    An argument `kernel=` given to a layer goes before it; the environment variable MINIRNN_KERNEL comes after it.
+    """
+    if name is not None:
+        _known(name, "kernel")
+    token = _asked_for.set("" if name is None else name)
+    try:
+        yield
+    finally:
+        _asked_for.reset(token)
+
+
+def choose(cell: str, *, T: int, N: int, H: int, dtype: Any, device: str = "cpu", kernel: str | None = None) -> Kernel:
+    """The kernel that runs T steps of N sequences with H hidden units.
+
+    Asked for by name, in this order: the argument `kernel`, the innermost `with minirnn.kernel(name)`, the environment variable
+    MINIRNN_KERNEL. Otherwise the first of `kernels(cell)` that can run. Raises RuntimeError if the one asked for cannot.
+    """
+    name, asked_by = _asked(kernel)
+    if name:
+        chosen = _find(cell, name, asked_by)
+        reason = chosen.why_not(dtype, device)
+        if reason is None:
+            return chosen
+        able = [k.name for k in kernels(cell) if k.why_not(dtype, device) is None]
+        raise RuntimeError(
+            f"{asked_by}: the {cell} kernel {name!r} cannot run T={T}, N={N}, H={H} in {np.dtype(dtype).name} on {device}: {reason}; "
+            f"can run: {', '.join(able) or 'none'}"
+        )
+    reasons = []
+    for candidate in kernels(cell):
+        reason = candidate.why_not(dtype, device)
+        if reason is None:
+            return candidate
+        reasons.append(f"{candidate.name}: {reason}")
+    raise RuntimeError(f"no {cell} kernel can run in {np.dtype(dtype).name} on {device}: {'; '.join(reasons) or 'none is registered'}")
+
+
+def explain(T: int, N: int, D: int, H: int, dtype: Any = "float32", device: str = "cpu", cell: str = "lstm", measure: bool = False) -> str:
+    """Which kernel would run T steps of N sequences, D features in and H hidden units, why the others would not, and what it costs.
+
+    The floor is the time of the layer's own matrix products; with `measure` it is timed here (NumPy, CPU), otherwise given as operations.
+    """
+    chosen = choose(cell, T=T, N=N, H=H, dtype=dtype, device=device)
+    lines = [f"{cell}: T={T} steps, N={N} sequences, D={D} features, H={H} hidden units, {np.dtype(dtype).name} on {device}", ""]
+    for candidate in kernels(cell):
+        reason = candidate.why_not(dtype, device)
+        if candidate is chosen:
+            verdict = f"runs ({_asked(None)[1]})" if _asked(None)[0] else "runs"
+        else:
+            verdict = f"cannot run: {reason}" if reason else f"can run; {chosen.name} goes before it"
+        lines.append(f"  {candidate.name:<10}{candidate.where}: {candidate.how}")
+        lines.append(f"  {'':<10}{verdict}")
+    return "\n".join([*lines, "", *_costs(T, N, D, H, np.dtype(dtype), cell, measure)])
+
+
+def _asked(argument: str | None) -> tuple[str | None, str]:
+    """The name asked for, if any, and by what."""
+    if argument is not None:
+        return argument, f"kernel={argument!r}"
+    inner = _asked_for.get()
+    if inner is not None:
+        return inner, f"with minirnn.kernel({inner!r})"
+    name = os.environ.get(ENVIRONMENT)
+    return name, f"{ENVIRONMENT}={name}"
+
+
+def _known(name: str, asked_by: str) -> None:
+    names = list(dict.fromkeys(known for _, known in _kernels))
+    if name not in names:
+        raise ValueError(f"{asked_by}: there is no kernel named {name!r}; there are {', '.join(names)}")
+
+
+def _find(cell: str, name: str, asked_by: str) -> Kernel:
+    _known(name, asked_by)
+    names = [kernel.name for kernel in kernels(cell)]
+    if name not in names:
+        raise ValueError(f"{asked_by}: {cell} has no kernel named {name!r}; it has {', '.join(names)}")
+    return _kernels[cell, name]
+
+
+# Numbers per row and hidden unit that forward reads, writes, and that the tape keeps; gates G.
+#         G  read                   written            kept
+_ROWS = {
+    "lstm": (4, "z 4, h 1, c 1", "gates 4, c 1, h 1", "gates 4, c 1, h 1"),
+    "gru": (3, "z 3, h 1", "gates 3, hn 1, h 1", "gates 3, hn 1, h 1"),
+    "rnn": (1, "z 1, h 1", "h 1", "h 1"),
+}
+
+
+def _costs(T: int, N: int, D: int, H: int, dtype: np.dtype[Any], cell: str, measure: bool) -> list[str]:
+    G, read, written, kept = _ROWS[cell]
+
+    def numbers(what: str) -> int:
+        return sum(int(part.split()[1]) for part in what.split(", "))
+
+    size = dtype.itemsize
+    weights = G * H * H * size
+    moved = (numbers(read) + numbers(written)) * N * H * size
+    step = 2 * N * G * H * H
+    projection = 2 * N * G * H * D
+    total = 3 * T * (step + projection)
+    lines = [
+        f"  one step forward   {_si(step, 'FLOP')} in h w_hh^T; reads w_hh {_si(weights, 'B')}, and per unit {read}; writes {written}: {_si(moved, 'B')}",
+        f"  kept for backward  {kept} per unit and row: {_si(numbers(kept) * T * N * H * size, 'B')}",
+        f"  in total           {_si(total, 'FLOP')} in matrix products, forward and backward: recurrent {_si(3 * T * step, 'FLOP')}, "
+        f"input {_si(3 * T * projection, 'FLOP')}",
+    ]
+    if measure:
+        seconds = _time_products(T, N, D, H, G, dtype)
+        lines.append(
+            f"  floor              {1e3 * seconds:.3g} ms: these products alone, NumPy, best of 5 ({_si(total / seconds, 'FLOP/s')})"
+        )
+    else:
+        lines.append("  floor              the time of these products alone; measure=True times them here")
+    return lines
+
+
+def _si(value: float, unit: str) -> str:
+    for prefix in ("", "k", "M", "G"):
+        if value < 1000:
+            break
+        value /= 1000
+    else:
+        prefix = "T"
+    return f"{value:.3g} {prefix}{unit}"
+
+
+def _time_products(T: int, N: int, D: int, H: int, G: int, dtype: np.dtype[Any]) -> float:
+    """Seconds of a layer's matrix products, forward and backward, without anything between them: the best of five rounds."""
+    from time import perf_counter
+
+    rng = np.random.default_rng(0)
+
+    def draw(*shape: int) -> np.ndarray[Any, Any]:
+        return rng.standard_normal(shape).astype(dtype)
+
+    x, h, dz, dz_t, h_t = draw(T * N, D), draw(T * N, H), draw(T * N, G * H), draw(N, G * H), draw(N, H)
+    w_ih, w_hh = draw(G * H, D), draw(G * H, H)
+    best = float("inf")
+    for _ in range(6):  # the first round warms up
+        begin = perf_counter()
+        np.matmul(x, w_ih.T)
+        for _ in range(T):
+            np.matmul(h_t, w_hh.T)
+        for _ in range(T):
+            np.matmul(dz_t, w_hh)
+        np.matmul(dz.T, h)
+        np.matmul(dz.T, x)
+        np.matmul(dz, w_ih)
+        best = min(best, perf_counter() - begin)
+    return best
+
+
+def _register_all() -> None:
+    for cell in CELLS:
+        register(
+            Kernel(
+                cell,
+                "numba",
+                where="CPU",
+                how="fused, vectorised, parallel; no allocation per step",
+                module=f"minirnn.kernels.{cell}.numba_cpu",
+                devices=("cpu",),
+                dtypes=("float32", "float64"),
+                requires=("numba",),
+            )
+        )
+        register(
+            Kernel(
+                cell,
+                "numpy",
+                where="any CPU",
+                how="the mathematics, line by line: the reference and the fallback",
+                module=f"minirnn.kernels.{cell}.numpy_",
+                devices=("cpu",),
+            )
+        )
+        register(
+            Kernel(
+                cell,
+                "unrolled",
+                where="any",
+                how="primitive Tensor operations, one step at a time: for study, and for second derivatives",
+                module=None,
+            )
+        )
+
+
+_register_all()
