@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from minirnn.kernels.registry import Kernel, choose, explain, kernel, kernels, load, register
+from minirnn.kernels.registry import Kernel, choose, explain, fused, kernel, kernels, load, register
 
-__all__ = ["Kernel", "choose", "explain", "kernel", "kernels", "load", "register"]
+__all__ = ["Kernel", "choose", "explain", "fused", "kernel", "kernels", "load", "register"]
