@@ -1,0 +1,28 @@
+"""Text as numbers: vocabularies, batches of similar length, and data sets of sentence pairs."""
+
+from minirnn.data.batches import TranslationBatch, bucketed
+from minirnn.data.fetch import DataFile, cache_folder, fetch
+from minirnn.data.sources.parallel import ParallelText
+from minirnn.data.sources.registry import Source, get, source, sources
+from minirnn.data.text import join, normalise, words
+from minirnn.data.vocabulary import SubwordVocabulary, Vocabulary, WordVocabulary, load_vocabulary
+
+__all__ = [
+    "DataFile",
+    "ParallelText",
+    "Source",
+    "SubwordVocabulary",
+    "TranslationBatch",
+    "Vocabulary",
+    "WordVocabulary",
+    "bucketed",
+    "cache_folder",
+    "fetch",
+    "get",
+    "join",
+    "load_vocabulary",
+    "normalise",
+    "source",
+    "sources",
+    "words",
+]

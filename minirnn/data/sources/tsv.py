@@ -1,0 +1,44 @@
+"""Any tab-separated UTF-8 file: source, tab, target, and whatever follows a second tab."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from minirnn.data.sources.parallel import Pair, ParallelText, numbered_lines, read_bytes, split_by_source
+from minirnn.errors import MinirnnError
+
+LEAST = 3  # pairs with different sources: one for each split
+
+
+def load(path: str | os.PathLike[str], seed: int = 0) -> ParallelText:
+    """The pairs of a file, 2 % of its source sentences for validation and 2 % for test (at least one, at most 2,000 each)."""
+    parts = split_by_source(parse(read_bytes(path), path), seed)
+    if not all(parts.values()):
+        raise MinirnnError(f"{os.fspath(path)}: too few pairs; at least {LEAST} different source sentences are needed, one for each split")
+    return ParallelText(
+        name=Path(path).name,
+        languages=("source", "target"),
+        **parts,
+        attribution=f"the file {os.fspath(path)}",
+    )
+
+
+def parse(data: bytes, path: str | os.PathLike[str]) -> list[Pair]:
+    """The pairs of a tab-separated text; `path` is its name in error messages."""
+    pairs = []
+    for number, line in numbered_lines(data, path):
+        fields = [field.strip() for field in line.split("\t")]
+        if len(fields) < 2:
+            raise MinirnnError(f"{os.fspath(path)}, line {number}: expected source, tab, target; found no tab in {_short(line)}")
+        if not fields[0] or not fields[1]:
+            side = "target" if fields[0] else "source"
+            raise MinirnnError(f"{os.fspath(path)}, line {number}: the {side} is empty in {_short(line)}")
+        pairs.append((fields[0], fields[1]))
+    if not pairs:
+        raise MinirnnError(f"{os.fspath(path)}: the file is empty; expected lines of source, tab, target")
+    return pairs
+
+
+def _short(line: str, most: int = 60) -> str:
+    return repr(line if len(line) <= most else line[: most - 1] + "…")
