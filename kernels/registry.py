@@ -1,4 +1,4 @@
-"""What implementations of each recurrence there are, which can run here and, if not, why not; and the choice between them."""
+"""What implementations of each recurrence (and of a few fused operations) there are, which can run here and, if not, why not; and the choice between them."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ import numpy as np
 
 ENVIRONMENT = "MINIRNN_KERNEL"
 CELLS = ("lstm", "gru", "rnn")
+OPERATIONS = ("cross_entropy", "embedding", "adam")  # fused for speed; `choose` and `load` serve them as well
 
 _asked_for: ContextVar[str | None] = ContextVar("minirnn_kernel", default=None)
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """One implementation of one recurrence, and what it needs in order to run."""
+    """One implementation of one recurrence (or operation), and what it needs in order to run."""
 
     cell: str
     name: str
@@ -50,17 +51,15 @@ _kernels: dict[tuple[str, str], Kernel] = {}
 
 def register(kernel: Kernel) -> None:
     """Add a kernel. `choose` prefers, among those that can run, the one registered first."""
-    if kernel.cell not in CELLS:
-        raise ValueError(f"register: cell must be one of {', '.join(CELLS)}, got {kernel.cell!r}")
+    _known_cell(kernel.cell, "register")
     if (kernel.cell, kernel.name) in _kernels:
         raise ValueError(f"register: {kernel.cell} has a kernel named {kernel.name!r} already")
     _kernels[kernel.cell, kernel.name] = kernel
 
 
 def kernels(cell: str) -> tuple[Kernel, ...]:
-    """The kernels of a cell ("lstm", "gru" or "rnn"), the preferred one first."""
-    if cell not in CELLS:
-        raise ValueError(f"kernels: cell must be one of {', '.join(CELLS)}, got {cell!r}")
+    """The kernels of a cell ("lstm", "gru", "rnn") or operation, the preferred one first."""
+    _known_cell(cell, "kernels")
     return tuple(kernel for kernel in _kernels.values() if kernel.cell == cell)
 
 
@@ -90,30 +89,48 @@ def kernel(name: str | None) -> Iterator[None]:
         _asked_for.reset(token)
 
 
-def choose(cell: str, *, T: int, N: int, H: int, dtype: Any, device: str = "cpu", kernel: str | None = None) -> Kernel:
-    """The kernel that runs T steps of N sequences with H hidden units.
+def choose(
+    cell: str,
+    *,
+    dtype: Any,
+    device: str = "cpu",
+    kernel: str | None = None,
+    T: int | None = None,
+    N: int | None = None,
+    H: int | None = None,
+) -> Kernel:
+    """The kernel that runs T steps of N sequences with H hidden units; the sizes are left out for an operation.
 
     Asked for by name, in this order: the argument `kernel`, the innermost `with minirnn.kernel(name)`, the environment variable
     MINIRNN_KERNEL. Otherwise the first of `kernels(cell)` that can run. Raises RuntimeError if the one asked for cannot.
+    An operation follows the `with` block and the environment only where it has a kernel of that name: they speak of recurrences first.
     """
     name, asked_by = _asked(kernel)
+    if name and kernel is None and cell in OPERATIONS and (cell, name) not in _kernels:
+        _known(name, asked_by)
+        name = None
+    sizes = "".join(f", {letter}={size}" for letter, size in (("T", T), ("N", N), ("H", H)) if size is not None)
+    case = f"{np.dtype(dtype).name} on {device}{sizes}"
     if name:
         chosen = _find(cell, name, asked_by)
         reason = chosen.why_not(dtype, device)
         if reason is None:
             return chosen
         able = [k.name for k in kernels(cell) if k.why_not(dtype, device) is None]
-        raise RuntimeError(
-            f"{asked_by}: the {cell} kernel {name!r} cannot run T={T}, N={N}, H={H} in {np.dtype(dtype).name} on {device}: {reason}; "
-            f"can run: {', '.join(able) or 'none'}"
-        )
+        raise RuntimeError(f"{asked_by}: the {cell} kernel {name!r} cannot run {case}: {reason}; can run: {', '.join(able) or 'none'}")
     reasons = []
     for candidate in kernels(cell):
         reason = candidate.why_not(dtype, device)
         if reason is None:
             return candidate
         reasons.append(f"{candidate.name}: {reason}")
-    raise RuntimeError(f"no {cell} kernel can run in {np.dtype(dtype).name} on {device}: {'; '.join(reasons) or 'none is registered'}")
+    raise RuntimeError(f"no {cell} kernel can run {case}: {'; '.join(reasons) or 'none is registered'}")
+
+
+def fused(operation: str, array: Any) -> ModuleType:
+    """The module of the kernel that runs an operation ("cross_entropy", "embedding", "adam") on arrays like this one."""
+    device = "cpu" if isinstance(array, np.ndarray) else "cuda"
+    return load(operation, choose(operation, dtype=array.dtype, device=device).name)
 
 
 def explain(T: int, N: int, D: int, H: int, dtype: Any = "float32", device: str = "cpu", cell: str = "lstm", measure: bool = False) -> str:
@@ -121,6 +138,8 @@ def explain(T: int, N: int, D: int, H: int, dtype: Any = "float32", device: str 
 
     The floor is the time of the layer's own matrix products; with `measure` it is timed here (NumPy, CPU), otherwise given as operations.
     """
+    if cell not in CELLS:
+        raise ValueError(f"explain: cell must be one of {', '.join(CELLS)}, got {cell!r}")
     chosen = choose(cell, T=T, N=N, H=H, dtype=dtype, device=device)
     lines = [f"{cell}: T={T} steps, N={N} sequences, D={D} features, H={H} hidden units, {np.dtype(dtype).name} on {device}", ""]
     for candidate in kernels(cell):
@@ -143,6 +162,11 @@ def _asked(argument: str | None) -> tuple[str | None, str]:
         return inner, f"with minirnn.kernel({inner!r})"
     name = os.environ.get(ENVIRONMENT)
     return name, f"{ENVIRONMENT}={name}"
+
+
+def _known_cell(cell: str, asked_by: str) -> None:
+    if cell not in CELLS + OPERATIONS:
+        raise ValueError(f"{asked_by}: cell must be one of {', '.join(CELLS + OPERATIONS)}, got {cell!r}")
 
 
 def _known(name: str, asked_by: str) -> None:
@@ -181,7 +205,8 @@ def _costs(T: int, N: int, D: int, H: int, dtype: np.dtype[Any], cell: str, meas
     projection = 2 * N * G * H * D
     total = 3 * T * (step + projection)
     lines = [
-        f"  one step forward   {_si(step, 'FLOP')} in h w_hh^T; reads w_hh {_si(weights, 'B')}, and per unit {read}; writes {written}: {_si(moved, 'B')}",
+        f"  one step forward   {_si(step, 'FLOP')} in h w_hh^T; reads w_hh, {_si(weights, 'B')}, "
+        f"and per unit reads {read} and writes {written}: {_si(moved, 'B')}",
         f"  kept for backward  {kept} per unit and row: {_si(numbers(kept) * T * N * H * size, 'B')}",
         f"  in total           {_si(total, 'FLOP')} in matrix products, forward and backward: recurrent {_si(3 * T * step, 'FLOP')}, "
         f"input {_si(3 * T * projection, 'FLOP')}",
@@ -197,13 +222,11 @@ def _costs(T: int, N: int, D: int, H: int, dtype: np.dtype[Any], cell: str, meas
 
 
 def _si(value: float, unit: str) -> str:
-    for prefix in ("", "k", "M", "G"):
-        if value < 1000:
-            break
+    prefixes = ["", "k", "M", "G", "T"]
+    while value >= 1000 and len(prefixes) > 1:
         value /= 1000
-    else:
-        prefix = "T"
-    return f"{value:.3g} {prefix}{unit}"
+        del prefixes[0]
+    return f"{value:.3g} {prefixes[0]}{unit}"
 
 
 def _time_products(T: int, N: int, D: int, H: int, G: int, dtype: np.dtype[Any]) -> float:
@@ -233,7 +256,7 @@ def _time_products(T: int, N: int, D: int, H: int, G: int, dtype: np.dtype[Any])
 
 
 def _register_all() -> None:
-    for cell in CELLS:
+    for cell in CELLS + OPERATIONS:
         register(
             Kernel(
                 cell,
@@ -256,6 +279,7 @@ def _register_all() -> None:
                 devices=("cpu",),
             )
         )
+    for cell in CELLS:
         register(
             Kernel(
                 cell,
