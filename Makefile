@@ -1,0 +1,58 @@
+# make help lists what there is. Everything runs in .venv, which is made on first use and again when the requirements change.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+WORKERS ?= 2
+REQUIREMENTS := setup.py pyproject.toml
+
+# Each test process keeps to one thread in the matrix products: two of them fill two cores.
+ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
+PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
+.PHONY: help demo test test-slow verify lint format bench clean
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
+
+demo: $(VENV)/demo.stamp ## train a translator on real text, watch it learn, and try it
+	@$(BIN)/minirnn demo $(ARGS)
+
+test: $(VENV)/test.stamp ## the fast tests (ARGS="-k lstm" picks some)
+	@$(PYTEST) $(ARGS)
+
+test-slow: $(VENV)/test.stamp ## the tests marked slow
+	@$(PYTEST) -m slow $(ARGS)
+
+verify: test test-slow lint ## everything that can be checked
+
+# mypy sees the package as it is installed: kernels/ lies inside minirnn/.
+lint: $(VENV)/dev.stamp ## ruff, the format, and mypy --strict
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@rm -rf build/types && mkdir -p build/types/minirnn
+	@ln -s $(CURDIR)/minirnn/* $(CURDIR)/kernels build/types/minirnn
+	@cd build/types && ../../$(BIN)/mypy --strict --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache -p minirnn
+
+format: $(VENV)/dev.stamp ## let ruff put the code in order
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+bench: $(VENV)/bench.stamp ## time the kernels, validated first
+	@$(BIN)/minirnn bench lstm $(ARGS)
+
+clean: ## remove all that these commands made
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	find minirnn kernels tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/pip.stamp:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "minirnn needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/%.stamp: $(VENV)/pip.stamp $(REQUIREMENTS)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	@touch $@
+
+.SECONDARY:
