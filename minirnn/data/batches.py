@@ -32,9 +32,7 @@ def bucketed(
     """
     source, target = np.asarray(source_lengths), np.asarray(target_lengths)  # (N,)
     if source.ndim != 1 or source.shape != target.shape:
-        raise ValueError(
-            f"bucketed: one source and one target length for each example, (N,) and (N,), not {source.shape} and {target.shape}"
-        )
+        raise ValueError(f"bucketed: expected source and target lengths (N,) and (N,), got {source.shape} and {target.shape}")
     if batch_size < 1 or (tokens is not None and tokens < 1):
         raise ValueError(f"bucketed: batch_size and tokens must be at least 1, not {batch_size} and {tokens}")
     chance = generator(rng)

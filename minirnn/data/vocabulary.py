@@ -131,12 +131,10 @@ class SubwordVocabulary(Vocabulary):
         lines = [normalise(text) for text in texts]
         if not any(lines):
             raise MinirnnError("vocabulary: the texts hold no words at all")
-        characters = len(set("".join(lines)) - {" "}) + 1  # and the mark of a word's beginning
-        if size < characters + len(SPECIALS):
-            least = characters + len(SPECIALS)
-            raise MinirnnError(
-                f"vocabulary: {size} subwords are too few, the texts alone have {characters} characters; ask for {least} or more"
-            )
+        characters = len(set("".join(lines)) - {" "})
+        least = len(SPECIALS) + characters + 1  # the mark of a word's beginning
+        if size < least:
+            raise MinirnnError(f"vocabulary: {size} subwords are too few for texts of {characters} different characters; at least {least}")
         _sentencepiece().SentencePieceTrainer.train(
             sentence_iterator=iter(lines),
             model_writer=model,
@@ -169,7 +167,7 @@ class SubwordVocabulary(Vocabulary):
     def pieces(self, text: str) -> list[str]:
         return list(self._processor.encode(normalise(text), out_type=str))
 
-    def encode(self, text: str, dropout: float = 0.0, rng: np.random.Generator | None = None) -> NDArray[np.int64]:
+    def encode(self, text: str, dropout: float = 0.0, rng: Rng = None) -> NDArray[np.int64]:
         """The numbers (L,) of the pieces of a text, without begin and end.
 
         Args:
@@ -193,9 +191,7 @@ class SubwordVocabulary(Vocabulary):
         try:
             return cls(base64.b64decode(data["model"], validate=True))
         except (KeyError, TypeError, ValueError, binascii.Error, RuntimeError):
-            raise MinirnnError(
-                "vocabulary: 'model' is not a subword model with the marks of minirnn; the file was changed or cut short"
-            ) from None
+            raise MinirnnError("vocabulary: 'model' is not a subword model of minirnn's; the file was changed or cut short") from None
 
 
 _KINDS: dict[str, type[WordVocabulary] | type[SubwordVocabulary]] = {"words": WordVocabulary, "subwords": SubwordVocabulary}

@@ -8,12 +8,21 @@ import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from minirnn.errors import MinirnnError
 
 Pair = tuple[str, str]
+
+
+class Splits(NamedTuple):
+    """Pairs to learn from, to choose by, and to judge with."""
+
+    train: list[Pair]
+    valid: list[Pair]
+    test: list[Pair]
 
 
 @dataclass(frozen=True)
@@ -36,8 +45,8 @@ class ParallelText:
     note: str = ""
 
 
-def split_by_source(pairs: Iterable[Pair], seed: int, valid: float = 0.02, test: float = 0.02, most: int = 2000) -> dict[str, list[Pair]]:
-    """Distinct pairs in `train`, `valid` and `test`, in an order that `seed` decides; a source sentence is in one of them only.
+def split_by_source(pairs: Iterable[Pair], seed: int, valid: float = 0.02, test: float = 0.02, most: int = 2000) -> Splits:
+    """Distinct pairs for training, validation and test, in an order that `seed` decides; a source sentence is in one of them only.
 
     Args:
         valid, test: the share of the source sentences, at least one sentence and at most `most`.
@@ -48,8 +57,8 @@ def split_by_source(pairs: Iterable[Pair], seed: int, valid: float = 0.02, test:
     keys = list(groups)
     order = [keys[i] for i in np.random.default_rng(seed).permutation(len(keys))]
     n_valid, n_test = (min(most, max(1, round(share * len(order)))) for share in (valid, test))
-    parts = {"test": order[:n_test], "valid": order[n_test : n_test + n_valid], "train": order[n_test + n_valid :]}
-    return {name: [pair for key in part for pair in groups[key]] for name, part in parts.items()}
+    test_keys, valid_keys, train_keys = order[:n_test], order[n_test : n_test + n_valid], order[n_test + n_valid :]
+    return Splits(*([pair for key in part for pair in groups[key]] for part in (train_keys, valid_keys, test_keys)))
 
 
 def numbered_lines(data: bytes, path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:

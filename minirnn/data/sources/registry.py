@@ -106,5 +106,5 @@ def _looks_like_path(name: str) -> bool:
 
 def _unknown(name: str) -> MinirnnError:
     close = difflib.get_close_matches(name.lower(), _SOURCES, n=1, cutoff=0.5)
-    hint = f"; did you mean {close[0]}?" if close else ";"
+    hint = f"; did you mean {close[0]}?" if close else "."
     return MinirnnError(f"unknown data set {name!r}{hint} There are {', '.join(_SOURCES)}, and any tab-separated file by its path")

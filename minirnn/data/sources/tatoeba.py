@@ -30,6 +30,8 @@ def load(data_dir: str | None = None, seed: int = 0) -> ParallelText:
     return ParallelText(
         name="tatoeba",
         languages=("English", "French"),
-        **parts,
+        train=parts.train,
+        valid=parts.valid,
+        test=parts.test,
         attribution="Tatoeba project (tatoeba.org) by way of manythings.org/anki, 2017-09-29; CC BY 2.0 FR",
     )

@@ -14,12 +14,14 @@ LEAST = 3  # pairs with different sources: one for each split
 def load(path: str | os.PathLike[str], seed: int = 0) -> ParallelText:
     """The pairs of a file, 2 % of its source sentences for validation and 2 % for test (at least one, at most 2,000 each)."""
     parts = split_by_source(parse(read_bytes(path), path), seed)
-    if not all(parts.values()):
+    if not all(parts):
         raise MinirnnError(f"{os.fspath(path)}: too few pairs; at least {LEAST} different source sentences are needed, one for each split")
     return ParallelText(
         name=Path(path).name,
         languages=("source", "target"),
-        **parts,
+        train=parts.train,
+        valid=parts.valid,
+        test=parts.test,
         attribution=f"the file {os.fspath(path)}",
     )
 
