@@ -1,4 +1,4 @@
-"""What implementations of each recurrence (and of a few fused operations) there are, which can run here and, if not, why not; and the choice between them."""
+"""What implementations of each recurrence and fused operation there are, which can run here and, if not, why not; and the choice."""
 
 from __future__ import annotations
 
