@@ -1,0 +1,196 @@
+"""The recurrences: fused kernels as single operations, and the same recurrences unrolled into primitive operations.
+
+All work on packed rows (see `minirnn.kernels.contract`). A fused operation is differentiated by its own backward kernel; where its
+gradient is differentiated again, the unrolled form is built and differentiated instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from minirnn.autograd import Function, alias, enable_grad, grad, is_recording
+from minirnn.device import Array, device_of
+from minirnn.diagnostics import time_step
+from minirnn.kernels import registry
+from minirnn.ops.elementwise import relu, sigmoid, tanh
+from minirnn.ops.linalg import linear
+from minirnn.ops.shape import concatenate, split
+from minirnn.tensor import Tensor
+
+
+def _locate(array: Array, batch_sizes: Array) -> str:
+    bad = np.argwhere(~np.isfinite(array))[0]
+    ends = np.cumsum(batch_sizes)
+    if len(array) != ends[-1]:
+        return f"index {tuple(bad.tolist())} of {array.shape}, which is summed over the steps or stands at their end"
+    step = int(np.searchsorted(ends, bad[0], side="right"))
+    return f"time step {step}, sequence {int(bad[0] - ends[step] + batch_sizes[step])} of the batch (longest first), unit {int(bad[1])}"
+
+
+class Recurrence(Function):
+    """A fused recurrence: `kernel` is a module of `minirnn.kernels`, `unrolled` the same function in primitive operations."""
+
+    unrolled: ClassVar[Callable[..., tuple[Tensor, ...]]]
+    kernel: Any
+    batch_sizes: Array
+    tape: Any
+
+    def options(self) -> dict[str, Any]:
+        """What the kernel and `unrolled` need to know beside the arrays."""
+        return {"batch_sizes": self.batch_sizes}
+
+    def forward(self, *arrays: Array) -> tuple[Array, ...]:
+        self.tape = self.kernel.forward(*map(self.xp.ascontiguousarray, arrays), **self.options())
+        return tuple(getattr(self.tape, name) for name in ("h", "c", "h_n", "c_n") if hasattr(self.tape, name))
+
+    def backward(self, *grads: Tensor | None) -> Sequence[Tensor | None]:
+        return RecurrenceGrad.apply_all(
+            *self.inputs,
+            *[g for g in grads if g is not None],
+            arity=len(self.inputs),
+            asked=[g is not None for g in grads],
+            kernel=self.kernel,
+            tape=self.tape,
+            unrolled=type(self).unrolled,
+            options=self.options(),
+        )
+
+    def locate(self, array: Array) -> str:
+        return _locate(array, self.batch_sizes)
+
+
+class RecurrenceGrad(Function):
+    """The backward kernel as an operation on the tape; its own backward, for second derivatives, goes through the unrolled form."""
+
+    arity: int
+    asked: list[bool]
+    kernel: Any
+    tape: Any
+    unrolled: Callable[..., tuple[Tensor, ...]]
+    options: dict[str, Any]
+
+    def forward(self, *arrays: Array) -> tuple[Array, ...]:
+        present = iter(arrays[self.arity :])
+        grads = [self.xp.ascontiguousarray(next(present)) if there else None for there in self.asked]
+        tape, self.tape = self.tape, None
+        return tuple(self.kernel.backward(tape, self.xp.ascontiguousarray(arrays[1]), *grads))
+
+    def backward(self, *grads: Tensor | None) -> Sequence[Tensor | None]:
+        create = is_recording()
+        with enable_grad():
+            inputs = [alias(t) if create else t.detach().requires_grad_() for t in self.inputs]
+            primals, cotangents = inputs[: self.arity], inputs[self.arity :]
+            outputs = self.unrolled(*primals, **self.options)
+            outputs = tuple(y for y, there in zip(outputs, self.asked, strict=True) if there)
+            first = grad(outputs, primals, cotangents, create_graph=True, allow_unused=True)
+            chosen = [(dx, g) for dx, g in zip(first, grads, strict=True) if dx is not None and g is not None]
+            return grad([dx for dx, _ in chosen], inputs, [g for _, g in chosen], create_graph=create, allow_unused=True)
+
+    def locate(self, array: Array) -> str:
+        return _locate(array, self.options["batch_sizes"])
+
+
+def _steps(batch_sizes: Array) -> Iterator[tuple[int, int, slice]]:
+    """t, n_t, and the rows of step t."""
+    start = 0
+    for t, n in enumerate(batch_sizes.tolist()):
+        yield t, n, slice(start, start + n)
+        start += n
+
+
+def _last(states: Sequence[Tensor]) -> Tensor:
+    """Of the states (n_t, H) of every step, those after each sequence's own last step: (N, H)."""
+    running = [len(s) for s in states[1:]] + [0]
+    return concatenate([s[n:] for s, n in zip(states, running, strict=True) if len(s) > n][::-1])
+
+
+def lstm_unrolled(z: Tensor, w_hh: Tensor, h0: Tensor, c0: Tensor, batch_sizes: Array) -> tuple[Tensor, ...]:
+    """The LSTM one step at a time, in primitive operations: for study, and for second derivatives."""
+    h, c = h0, c0
+    hs, cs = [], []
+    for t, n, rows in _steps(batch_sizes):
+        with time_step(t):
+            i, f, g, o = split(z[rows] + linear(h[:n], w_hh), 4)  # (n, H) each
+            c = sigmoid(f) * c[:n] + sigmoid(i) * tanh(g)
+            h = sigmoid(o) * tanh(c)
+        hs.append(h)
+        cs.append(c)
+    return concatenate(hs), concatenate(cs), _last(hs), _last(cs)
+
+
+def gru_unrolled(z: Tensor, w_hh: Tensor, b_hn: Tensor, h0: Tensor, batch_sizes: Array) -> tuple[Tensor, ...]:
+    """The GRU one step at a time."""
+    h, hs = h0, []
+    for t, n, rows in _steps(batch_sizes):
+        with time_step(t):
+            zr, zu, zn = split(z[rows], 3)  # (n, H) each
+            ar, au, an = split(linear(h[:n], w_hh), 3)
+            r, u = sigmoid(zr + ar), sigmoid(zu + au)
+            h = (1 - u) * tanh(zn + r * (an + b_hn)) + u * h[:n]
+        hs.append(h)
+    return concatenate(hs), _last(hs)
+
+
+def rnn_unrolled(z: Tensor, w_hh: Tensor, h0: Tensor, batch_sizes: Array, nonlinearity: str = "tanh") -> tuple[Tensor, ...]:
+    """The plain RNN one step at a time."""
+    phi = {"tanh": tanh, "relu": relu}[nonlinearity]
+    h, hs = h0, []
+    for t, n, rows in _steps(batch_sizes):
+        with time_step(t):
+            h = phi(z[rows] + linear(h[:n], w_hh))
+        hs.append(h)
+    return concatenate(hs), _last(hs)
+
+
+class LSTM(Recurrence):
+    """i, f, o = sigmoid(z_t + h_{t-1} w_hh^T)    g = tanh(.)    c_t = f c_{t-1} + i g    h_t = o tanh c_t"""
+
+    unrolled = staticmethod(lstm_unrolled)
+
+
+class GRU(Recurrence):
+    """r, u = sigmoid(z_t + h_{t-1} w^T)    n = tanh(z_n + r (h_{t-1} w_hn^T + b_hn))    h_t = (1 - u) n + u h_{t-1}"""
+
+    unrolled = staticmethod(gru_unrolled)
+
+
+class RNN(Recurrence):
+    """h_t = phi(z_t + h_{t-1} w_hh^T), phi = tanh or relu"""
+
+    unrolled = staticmethod(rnn_unrolled)
+    nonlinearity: str
+
+    def options(self) -> dict[str, Any]:
+        return {"batch_sizes": self.batch_sizes, "nonlinearity": self.nonlinearity}
+
+
+def _run(cell: str, operation: type[Recurrence], inputs: Sequence[Tensor], kernel: str | None, **options: Any) -> tuple[Tensor, ...]:
+    h0, batch_sizes = inputs[-1], options["batch_sizes"]
+    where = device_of(h0.data).partition(":")[0]
+    chosen = registry.choose(cell, T=len(batch_sizes), N=h0.shape[0], H=h0.shape[1], dtype=h0.dtype, device=where, kernel=kernel)
+    if chosen.name == "unrolled":
+        return operation.unrolled(*inputs, **options)
+    return operation.apply_all(*inputs, kernel=registry.load(cell, chosen.name), **options)
+
+
+def lstm(z: Tensor, w_hh: Tensor, h0: Tensor, c0: Tensor, batch_sizes: Array, kernel: str | None = None) -> tuple[Tensor, ...]:
+    """h (S, H), c (S, H), h_n (N, H), c_n (N, H) of an LSTM over packed rows.
+
+    z (S, 4H) input projection with biases, w_hh (4H, H), h0 and c0 (N, H), batch_sizes (T,); `kernel` names an implementation.
+    """
+    return _run("lstm", LSTM, (z, w_hh, h0, c0), kernel, batch_sizes=batch_sizes)
+
+
+def gru(z: Tensor, w_hh: Tensor, b_hn: Tensor, h0: Tensor, batch_sizes: Array, kernel: str | None = None) -> tuple[Tensor, ...]:
+    """h (S, H), h_n (N, H) of a GRU over packed rows: z (S, 3H), w_hh (3H, H), b_hn (H,), h0 (N, H), batch_sizes (T,)."""
+    return _run("gru", GRU, (z, w_hh, b_hn, h0), kernel, batch_sizes=batch_sizes)
+
+
+def rnn(
+    z: Tensor, w_hh: Tensor, h0: Tensor, batch_sizes: Array, nonlinearity: str = "tanh", kernel: str | None = None
+) -> tuple[Tensor, ...]:
+    """h (S, H), h_n (N, H) of a plain RNN over packed rows: z (S, H), w_hh (H, H), h0 (N, H), batch_sizes (T,)."""
+    return _run("rnn", RNN, (z, w_hh, h0), kernel, batch_sizes=batch_sizes, nonlinearity=nonlinearity)
