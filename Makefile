@@ -32,7 +32,7 @@ lint: $(VENV)/dev.stamp ## ruff, the format, and mypy --strict
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@rm -rf build/types && mkdir -p build/types/minirnn
-	@ln -s $(CURDIR)/minirnn/* $(CURDIR)/kernels build/types/minirnn
+	@ln -s "$(CURDIR)"/minirnn/* "$(CURDIR)"/kernels build/types/minirnn
 	@cd build/types && ../../$(BIN)/mypy --strict --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache -p minirnn
 
 format: $(VENV)/dev.stamp ## let ruff put the code in order
@@ -47,12 +47,13 @@ clean: ## remove all that these commands made
 	find minirnn kernels tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/pip.stamp:
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "minirnn needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "minirnn needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
+	@$(PYTHON) -m venv $(VENV)
 	@touch $@
 
 $(VENV)/%.stamp: $(VENV)/pip.stamp $(REQUIREMENTS)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	@echo "installing minirnn[$*] and what it needs into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
 	@touch $@
 
 .SECONDARY:
