@@ -27,3 +27,10 @@ def previous(state: Array, state0: Array, batch_sizes: Array) -> Array:
         n = batch_sizes[t]  # the first n sequences of step t-1 go on
         before[first[t] : first[t] + n] = state[first[t - 1] : first[t - 1] + n]
     return before
+
+
+def last_rows(batch_sizes: Array) -> Array:
+    """The row of each sequence's own last step: (N,)."""
+    sequence = np.arange(batch_sizes[0])
+    lengths = np.searchsorted(-batch_sizes, -sequence)  # how many steps have more than n rows
+    return starts(batch_sizes)[lengths - 1] + sequence

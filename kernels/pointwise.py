@@ -9,7 +9,7 @@ series: 7 terms leave 2e-8 relative in float32, 13 leave 2e-17 in float64, below
 
     exp(x) = 2^n (1 + (e^r - 1))        tanh(x) = u / (u + 2), u = e^2x - 1        sigmoid(x) = 1 / (1 + e^-x)
 
-so tanh keeps its relative accuracy around 0. Arguments are clamped to where the result has saturated, by comparisons that are false for NaN:
+so tanh keeps its relative accuracy around 0. Arguments are clamped where the result has saturated, by comparisons that are false for NaN:
 infinities saturate, NaN stays NaN.
 """
 
