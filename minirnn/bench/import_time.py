@@ -31,7 +31,7 @@ def measure(runs: int) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m minirnn.bench.import_time", description="Time `import minirnn` against `import numpy`."
+        prog="python -m minirnn.bench.import_time", description="Time an import of minirnn against one of NumPy."
     )
     parser.add_argument("--runs", type=int, default=20, help="fresh interpreters for each (20)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
