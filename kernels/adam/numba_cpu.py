@@ -10,12 +10,12 @@ import math
 import numba
 import numpy as np
 
-from ..contract import Array
-from ..threads import share_cores
+from minirnn.kernels.contract import Array
+from minirnn.kernels.threads import share_cores
 
 share_cores()
 
-BLOCK = 16384  # elements that one task updates; a smaller parameter is one task
+BLOCK = 16384  # elements that one thread updates at a time
 
 
 def step(
@@ -52,28 +52,23 @@ def step(
         ],
         param.dtype,
     )
-    _step(param.reshape(-1), grad.reshape(-1), m.reshape(-1), v.reshape(-1), coefficients)
+    update = _update if param.size <= BLOCK else _update_blocks  # waking the threads costs more than a small parameter
+    update(param.reshape(-1), grad.reshape(-1), m.reshape(-1), v.reshape(-1), coefficients)
 
 
-@numba.njit(parallel=True, cache=True, error_model="numpy", fastmath={"contract"})
-def _step(param: Array, grad: Array, m: Array, v: Array, coefficients: Array) -> None:
-    scale, coupled_decay, shrink, new_m, new_v, rate, correction, eps = (
-        coefficients[0],
-        coefficients[1],
-        coefficients[2],
-        coefficients[3],
-        coefficients[4],
-        coefficients[5],
-        coefficients[6],
-        coefficients[7],
-    )
-    size = param.size
-    for block in numba.prange((size + BLOCK - 1) // BLOCK):
-        for j in range(block * BLOCK, min(size, (block + 1) * BLOCK)):
-            p = param[j]
-            g = scale * grad[j] + coupled_decay * p  # (1), (2a)
-            mj = m[j] + new_m * (g - m[j])  # (3)
-            vj = v[j] + new_v * (g * g - v[j])  # (4)
-            m[j] = mj
-            v[j] = vj
-            param[j] = shrink * p - rate * mj / (np.sqrt(vj) * correction + eps)  # (2b), (5)
+@numba.njit(cache=True, error_model="numpy", fastmath={"contract"})
+def _update(param: Array, grad: Array, m: Array, v: Array, coefficients: Array) -> None:
+    scale, coupled_decay, keep, new_m, new_v = coefficients[0], coefficients[1], coefficients[2], coefficients[3], coefficients[4]
+    rate, correction, eps = coefficients[5], coefficients[6], coefficients[7]
+    for j in range(param.size):
+        g = scale * grad[j] + coupled_decay * param[j]  # (1), (2a)
+        m[j] += new_m * (g - m[j])  # (3)
+        v[j] += new_v * (g * g - v[j])  # (4)
+        param[j] = keep * param[j] - rate * m[j] / (np.sqrt(v[j]) * correction + eps)  # (2b), (5)
+
+
+@numba.njit(parallel=True, cache=True)
+def _update_blocks(param: Array, grad: Array, m: Array, v: Array, coefficients: Array) -> None:
+    for block in numba.prange((param.size + BLOCK - 1) // BLOCK):
+        own = slice(block * BLOCK, (block + 1) * BLOCK)
+        _update(param[own], grad[own], m[own], v[own], coefficients)

@@ -14,7 +14,7 @@ import math
 
 import numpy as np
 
-from ..contract import Array
+from minirnn.kernels.contract import Array
 
 
 def step(

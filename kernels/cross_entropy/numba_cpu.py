@@ -1,0 +1,113 @@
+"""Cross entropy fused: threads share the rows, and every pass but the first over a row finds it in cache. Equation numbers are numpy_.py's.
+
+Forward reads `logits` once and writes two numbers per row; backward reads them once and writes `dlogits`. Nothing else is allocated.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+from numba.extending import overload
+
+from minirnn.kernels.contract import Array
+from minirnn.kernels.pointwise import exp
+from minirnn.kernels.threads import share_cores
+
+share_cores()
+
+_BITS = {
+    32: (np.float32, np.int32, np.int32(31), np.int32(2**31 - 1)),
+    64: (np.float64, np.int64, np.int64(63), np.int64(2**63 - 1)),
+}
+
+
+def forward(logits: Array, targets: Array, label_smoothing: float = 0.0) -> tuple[Array, Array]:
+    """logits (S, V) float32 or float64, targets (S,) int in [0, V), label_smoothing in [0, 1) -> loss (S,), lse (S,)"""
+    S = len(logits)
+    loss, lse = np.empty(S, logits.dtype), np.empty(S, logits.dtype)
+    _forward(logits, targets, *_weights(logits, label_smoothing), loss, lse)
+    return loss, lse
+
+
+def backward(logits: Array, targets: Array, lse: Array, dloss: Array, label_smoothing: float = 0.0) -> Array:
+    """logits (S, V), targets (S,), lse (S,) from `forward`, dloss (S,) -> dlogits (S, V)"""
+    dlogits = np.empty_like(logits)  # (S, V)
+    _backward(logits, targets, lse, dloss, *_weights(logits, label_smoothing), dlogits)
+    return dlogits
+
+
+def _weights(logits: Array, label_smoothing: float) -> tuple[Array, Array]:
+    """1 - e on the target and e / V on every class, in the dtype of the logits"""
+    number = logits.dtype.type
+    return number(1 - label_smoothing), number(label_smoothing / logits.shape[1])
+
+
+def _order(x: float) -> int:
+    """The bits of a float as an integer; integers compare as their floats do once the magnitude of the negative ones is flipped."""
+    raise NotImplementedError("for Numba functions")
+
+
+def _number(order: int) -> float:
+    """The float of which `order` is the `_order`."""
+    raise NotImplementedError("for Numba functions")
+
+
+@overload(_order, strict=False)
+def _order_of(x: Any) -> Any:
+    real, integer, sign, magnitude = _BITS[x.bitwidth]
+
+    def order(x: float) -> int:
+        bits = real(x).view(integer)
+        return np.bitwise_xor(bits, np.bitwise_and(np.right_shift(bits, sign), magnitude))
+
+    return order
+
+
+@overload(_number, strict=False)
+def _number_of(order: Any) -> Any:
+    real, integer, sign, magnitude = _BITS[order.bitwidth]
+
+    def number(order: int) -> float:
+        return integer(np.bitwise_xor(order, np.bitwise_and(np.right_shift(order, sign), magnitude))).view(real)
+
+    return number
+
+
+@numba.njit(cache=True)
+def _largest(row: Array) -> float:
+    """max_k row_k, or NaN. A maximum of floats is not vectorised, because the place of a NaN would matter; one of integers is."""
+    largest = _order(row[0])
+    for k in range(1, len(row)):
+        largest = max(largest, _order(row[k]))
+    return _number(largest)
+
+
+@numba.njit(parallel=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract"})
+def _forward(logits: Array, targets: Array, on_target: float, on_all: float, loss: Array, lse: Array) -> None:
+    S, V = logits.shape
+    for s in numba.prange(S):
+        m = _largest(logits[s])  # (1)
+        total = logits.dtype.type(0)
+        for k in range(V):
+            total += exp(logits[s, k] - m)
+        log_total = np.log(total)
+        value = log_total - on_target * (logits[s, targets[s]] - m)  # (3)
+        if on_all > 0:
+            shifted = logits.dtype.type(0)
+            for k in range(V):
+                shifted += logits[s, k] - m
+            value -= on_all * shifted
+        loss[s] = value
+        lse[s] = m + log_total  # (2)
+
+
+@numba.njit(parallel=True, cache=True, error_model="numpy", fastmath={"contract"})
+def _backward(logits: Array, targets: Array, lse: Array, dloss: Array, on_target: float, on_all: float, dlogits: Array) -> None:
+    S, V = logits.shape
+    for s in numba.prange(S):
+        d, z = dloss[s], lse[s]
+        for k in range(V):
+            dlogits[s, k] = d * (exp(logits[s, k] - z) - on_all)  # (4)
+        dlogits[s, targets[s]] -= d * on_target
