@@ -1,13 +1,11 @@
 """The packages of the distribution: `minirnn/` as it lies, and `kernels/` as `minirnn.kernels`, never as a top-level `kernels`.
 
-Everything else that describes the distribution is in `pyproject.toml`.
+Which files besides the modules go along is in `MANIFEST.in`; everything else that describes the distribution is in `pyproject.toml`.
 """
 
 from __future__ import annotations
 
 from setuptools import find_namespace_packages, setup
-
-STRAY = ["*.py[cod]", "*.nbi", "*.nbc", "*~"]
 
 
 def packages_below(folder: str, name: str) -> list[str]:
@@ -18,6 +16,4 @@ def packages_below(folder: str, name: str) -> list[str]:
 setup(
     packages=packages_below("minirnn", "minirnn") + packages_below("kernels", "minirnn.kernels"),
     package_dir={"minirnn": "minirnn", "minirnn.kernels": "kernels"},
-    package_data={"": ["*"]},
-    exclude_package_data={"": STRAY},
 )
