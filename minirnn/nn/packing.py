@@ -1,0 +1,196 @@
+"""Sequences of different lengths in one batch, without padding: the packed layout of `minirnn.kernels.contract`.
+
+Sequences are sorted by length, longest first, and the rows lie time-major: first step 0 of every sequence, then step 1 of
+every sequence that has one, and so on. T steps at most, N sequences, S = sum of the lengths rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from minirnn import ops
+from minirnn.device import array_module
+from minirnn.tensor import Tensor
+
+Indices = np.ndarray[Any, np.dtype[np.int64]]
+
+
+class Packing:
+    """Where each step of each sequence lies among the packed rows.
+
+    Made from the lengths (N,) of the sequences, in any order. Sequences are known by their place in `lengths`, the caller's order,
+    unless "sorted" is said. All are int64 arrays, computed when first asked for; none may be written to.
+    """
+
+    def __init__(self, lengths: Any) -> None:
+        self.lengths: Indices = _checked(lengths)  # (N,)
+
+    @cached_property
+    def order(self) -> Indices:
+        """(N,) the sequences, longest first; equals keep the caller's order."""
+        return _frozen(np.argsort(-self.lengths, kind="stable"))
+
+    @cached_property
+    def inverse(self) -> Indices:
+        """(N,) the sorted place of each sequence: `x[order][inverse]` is x."""
+        return _frozen(np.argsort(self.order, kind="stable"))
+
+    @cached_property
+    def sorted_lengths(self) -> Indices:
+        """(N,) longest first."""
+        return _frozen(self.lengths[self.order])
+
+    @cached_property
+    def batch_sizes(self) -> Indices:
+        """(T,) how many sequences have a step t."""
+        ended = np.cumsum(np.bincount(self.lengths))  # (T+1,) sequences of length <= t
+        return _frozen(self.N - ended[:-1])
+
+    @cached_property
+    def starts(self) -> Indices:
+        """(T,) first row of each step."""
+        return _frozen(np.cumsum(self.batch_sizes) - self.batch_sizes)
+
+    @cached_property
+    def time(self) -> Indices:
+        """(S,) the step that each row belongs to."""
+        return _frozen(np.repeat(np.arange(self.T), self.batch_sizes))
+
+    @cached_property
+    def position(self) -> Indices:
+        """(S,) the sorted place of the sequence that each row belongs to."""
+        return _frozen(np.arange(self.S) - self.starts[self.time])
+
+    @cached_property
+    def sequence(self) -> Indices:
+        """(S,) the sequence that each row belongs to."""
+        return _frozen(self.order[self.position])
+
+    @cached_property
+    def rows(self) -> Indices:
+        """(S,) t N + n: the place of each row in a dense (T, N, ...) array whose first two axes count as one."""
+        return _frozen(self.time * self.N + self.sequence)
+
+    @cached_property
+    def reverse(self) -> Indices:
+        """(S,) the permutation that turns every sequence round in time, each within its own length; its own inverse."""
+        return _frozen(self.starts[self.sorted_lengths[self.position] - 1 - self.time] + self.position)
+
+    @cached_property
+    def last(self) -> Indices:
+        """(N,) the row of each sequence's last step."""
+        return _frozen(self.starts[self.lengths - 1] + self.inverse)
+
+    @property
+    def N(self) -> int:
+        return len(self.lengths)
+
+    @cached_property
+    def T(self) -> int:
+        return int(self.lengths.max())
+
+    @cached_property
+    def S(self) -> int:
+        return int(self.lengths.sum())
+
+    @cached_property
+    def is_dense(self) -> bool:
+        """Whether all sequences are equally long: then the packed rows are the dense ones."""
+        return self.S == self.T * self.N
+
+    @cached_property
+    def is_sorted(self) -> bool:
+        """Whether the caller's order is longest first already."""
+        return bool((self.lengths[1:] <= self.lengths[:-1]).all())
+
+    def mask(self, T: int | None = None) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """(N, T) true where a sequence has a step."""
+        return np.arange(self.T if T is None else T) < self.lengths[:, None]
+
+    def sort(self, x: Tensor) -> Tensor:
+        """x (N, ...) from the caller's order to longest first."""
+        return x if self.is_sorted else ops.take_rows(x, self.order, unique=True)
+
+    def unsort(self, x: Tensor) -> Tensor:
+        """x (N, ...) from longest first to the caller's order."""
+        return x if self.is_sorted else ops.take_rows(x, self.inverse, unique=True)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Packing) and np.array_equal(self.lengths, other.lengths)
+
+    def __hash__(self) -> int:
+        return hash(self.lengths.tobytes())
+
+    def __repr__(self) -> str:
+        return f"Packing({np.array2string(self.lengths, separator=', ', threshold=20)})"
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A ragged batch: rows (S, ...) and where they belong."""
+
+    rows: Tensor
+    packing: Packing
+
+    def __post_init__(self) -> None:
+        if self.rows.ndim == 0 or len(self.rows) != self.packing.S:
+            raise ValueError(f"Packed: rows must be (S, ...) with S={self.packing.S}, the sum of the lengths, got {self.rows.shape}")
+
+    def unpack(self, T: int | None = None) -> Tensor:
+        """Dense (T, N, ...), zero after each sequence's end; T is the longest length unless a longer one is given."""
+        packing = self.packing
+        T = packing.T if T is None else T
+        if packing.T > T:
+            raise ValueError(f"unpack: T={T} is shorter than the longest sequence, {packing.T}")
+        tail = self.rows.shape[1:]
+        if packing.is_dense and packing.T == T:
+            return self.rows.reshape((T, packing.N, *tail))
+        return ops.put_rows(self.rows, packing.rows, T * packing.N, unique=True).reshape((T, packing.N, *tail))
+
+
+def pack(x: Tensor, lengths: Any) -> Packed:
+    """The real steps of a dense batch x (T, N, ...), in which sequence n has `lengths[n]` steps (1..T); what comes after is never read."""
+    packing = lengths if isinstance(lengths, Packing) else Packing(lengths)
+    if x.ndim < 2 or x.shape[1] != packing.N:
+        raise ValueError(f"pack: lengths must be (N,), one for each sequence of x (T, N, ...) = {x.shape}, got {packing.lengths.shape}")
+    if x.shape[0] < packing.T:
+        raise ValueError(
+            f"pack: sequence {packing.lengths.argmax()} has length {packing.T}, x (T, N, ...) = {x.shape} has only {x.shape[0]} steps"
+        )
+    flat = x.reshape((x.shape[0] * x.shape[1], *x.shape[2:]))
+    if packing.is_dense:
+        return Packed(flat if x.shape[0] == packing.T else flat[: packing.S], packing)
+    return Packed(ops.take_rows(flat, packing.rows, unique=True), packing)
+
+
+def pack_sequence(sequences: Sequence[Any]) -> Packed:
+    """Pack sequences of different lengths, each (T_n, ...): arrays, or Tensors through which gradients flow back."""
+    if not sequences:
+        raise ValueError("pack_sequence: no sequences")
+    packing = Packing([len(s) for s in sequences])
+    begin = np.cumsum(packing.lengths) - packing.lengths  # (N,) where each starts if they lie one after the other
+    places = begin[packing.sequence] + packing.time  # (S,)
+    if all(isinstance(s, Tensor) for s in sequences):
+        return Packed(ops.take_rows(ops.concatenate(sequences), places, unique=True), packing)
+    xp = array_module(sequences[0])
+    return Packed(Tensor(xp.concatenate(sequences)[places]), packing)
+
+
+def _checked(lengths: Any) -> Indices:
+    array = np.asarray(lengths)
+    if array.ndim != 1 or array.size == 0 or array.dtype.kind not in "iu":
+        raise ValueError(f"lengths must be (N,) integers, one for each sequence, N >= 1, got {array.dtype} {array.shape}")
+    if array.min() < 1:
+        n = int(array.argmin())
+        raise ValueError(f"lengths: sequence {n} has length {array[n]}; every sequence needs at least one step, leave empty ones out")
+    return _frozen(array.astype(np.int64))
+
+
+def _frozen(array: Any) -> Indices:
+    array.flags.writeable = False
+    return array  # type: ignore[no-any-return]

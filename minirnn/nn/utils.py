@@ -1,0 +1,48 @@
+"""Gradients of a whole model at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from minirnn.device import array_module
+from minirnn.tensor import Tensor
+
+
+def grad_norm(parameters: Iterable[Tensor], norm_type: float = 2.0) -> float:
+    """The norm of all gradients as one vector: Euclidean (2) or the largest magnitude (`math.inf`).
+
+    Parameters without a gradient are left out.
+    """
+    if norm_type not in (2.0, math.inf):
+        raise ValueError(f"grad_norm: norm_type must be 2 or math.inf, got {norm_type}")
+    grads = [p.grad.data for p in parameters if p.grad is not None and p.grad.size]
+    if norm_type == math.inf:
+        return max((float(abs(g).max()) for g in grads), default=0.0)
+    return math.sqrt(sum(float(array_module(g).vdot(g, g).real) for g in grads))
+
+
+def clip_grad_norm_(parameters: Iterable[Tensor], max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False) -> float:
+    """Scale all gradients by one factor, so that their norm is at most `max_norm`; returns the norm that they had.
+
+    Each `.grad` that changes is replaced, never written to: other tensors may share its array. Where the norm is not finite, raises
+    FloatingPointError if `error_if_nonfinite`, and otherwise scales as PyTorch does, which leaves zeros or NaN.
+    """
+    parameters = [p for p in parameters if p.grad is not None]
+    norm = grad_norm(parameters, norm_type)
+    if error_if_nonfinite and not math.isfinite(norm):
+        raise FloatingPointError(nonfinite_message(parameters, norm))
+    scale = max_norm / (norm + 1e-6)
+    if not scale >= 1:
+        for p in parameters:
+            if p.grad is not None:
+                p.grad = Tensor(p.grad.data * p.grad.dtype.type(scale))
+    return norm
+
+
+def nonfinite_message(parameters: Iterable[Tensor], norm: float) -> str:
+    """Which gradients are not finite, or that only their norm is not."""
+    named = ((getattr(p, "name", "") or f"parameter {k}", p) for k, p in enumerate(parameters))
+    bad = [f"{name} {p.shape}" for name, p in named if p.grad is not None and not array_module(p.grad.data).isfinite(p.grad.data).all()]
+    which = f"the gradients of {', '.join(bad)} are not finite" if bad else "the gradients are finite, but their squares overflow"
+    return f"the norm of the gradients is {norm}: {which}; minirnn.detect_anomaly() finds the operation and the step"

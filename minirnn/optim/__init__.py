@@ -1,0 +1,7 @@
+"""Optimisers and learning-rate schedules."""
+
+from minirnn.optim.adam import Adam, AdamW
+from minirnn.optim.optimizer import Optimizer
+from minirnn.optim.sgd import SGD
+
+__all__ = ["SGD", "Adam", "AdamW", "Optimizer"]
