@@ -1,4 +1,4 @@
-"""Adam and AdamW fused: one parallel pass that reads four arrays and writes three, and allocates nothing.
+"""Adam and AdamW fused: one pass that reads four arrays and writes three, and allocates nothing; threads share it.
 
 Seven accesses of an element are all it costs, so the floor is memory: 28 bytes per float32 parameter. Equation numbers are numpy_.py's.
 """
@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
+from numba import njit
 
+from minirnn.kernels import workers
 from minirnn.kernels.contract import Array
-from minirnn.kernels.threads import share_cores
 
-share_cores()
-
-BLOCK = 16384  # elements that one thread updates at a time
+OPERATIONS = 100  # what an element costs, counted as `workers` does: the traffic is the price, not the arithmetic
 
 
 def step(
@@ -52,11 +50,17 @@ def step(
         ],
         param.dtype,
     )
-    update = _update if param.size <= BLOCK else _update_blocks  # waking the threads costs more than a small parameter
-    update(param.reshape(-1), grad.reshape(-1), m.reshape(-1), v.reshape(-1), coefficients)
+    arrays = [array.reshape(-1) for array in (param, grad, m, v)]
+    size = param.size
+    P = workers.groups(size, OPERATIONS * size)
+
+    def part(p: int) -> None:
+        _update(*(array[p * size // P : (p + 1) * size // P] for array in arrays), coefficients)
+
+    workers.share(part, P)
 
 
-@numba.njit(cache=True, error_model="numpy", fastmath={"contract"})
+@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
 def _update(param: Array, grad: Array, m: Array, v: Array, coefficients: Array) -> None:
     scale, coupled_decay, keep, new_m, new_v = coefficients[0], coefficients[1], coefficients[2], coefficients[3], coefficients[4]
     rate, correction, eps = coefficients[5], coefficients[6], coefficients[7]
@@ -65,10 +69,3 @@ def _update(param: Array, grad: Array, m: Array, v: Array, coefficients: Array) 
         m[j] += new_m * (g - m[j])  # (3)
         v[j] += new_v * (g * g - v[j])  # (4)
         param[j] = keep * param[j] - rate * m[j] / (np.sqrt(v[j]) * correction + eps)  # (2b), (5)
-
-
-@numba.njit(parallel=True, cache=True)
-def _update_blocks(param: Array, grad: Array, m: Array, v: Array, coefficients: Array) -> None:
-    for block in numba.prange((param.size + BLOCK - 1) // BLOCK):
-        own = slice(block * BLOCK, (block + 1) * BLOCK)
-        _update(param[own], grad[own], m[own], v[own], coefficients)

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
+from numba import njit
 from numba.extending import overload
 
+from minirnn.kernels import workers
 from minirnn.kernels.contract import Array
 from minirnn.kernels.pointwise import exp
-from minirnn.kernels.threads import share_cores
 
-share_cores()
-
+OPERATIONS = 30  # per logit, as `workers` counts them
 _BITS = {
     32: (np.float32, np.int32, np.int32(31), np.int32(2**31 - 1)),
     64: (np.float64, np.int64, np.int64(63), np.int64(2**63 - 1)),
@@ -25,16 +24,31 @@ _BITS = {
 
 def forward(logits: Array, targets: Array, label_smoothing: float = 0.0) -> tuple[Array, Array]:
     """logits (S, V) float32 or float64, targets (S,) int in [0, V), label_smoothing in [0, 1) -> loss (S,), lse (S,)"""
-    S = len(logits)
+    S, V = logits.shape
     loss, lse = np.empty(S, logits.dtype), np.empty(S, logits.dtype)
-    _forward(logits, targets, *_weights(logits, label_smoothing), loss, lse)
+    on_target, on_all = _weights(logits, label_smoothing)
+    P = workers.groups(S, OPERATIONS * S * V)
+
+    def part(p: int) -> None:
+        rows = slice(p * S // P, (p + 1) * S // P)
+        _forward(logits[rows], targets[rows], on_target, on_all, loss[rows], lse[rows])
+
+    workers.share(part, P)
     return loss, lse
 
 
 def backward(logits: Array, targets: Array, lse: Array, dloss: Array, label_smoothing: float = 0.0) -> Array:
     """logits (S, V), targets (S,), lse (S,) from `forward`, dloss (S,) -> dlogits (S, V)"""
-    dlogits = np.empty_like(logits)  # (S, V)
-    _backward(logits, targets, lse, dloss, *_weights(logits, label_smoothing), dlogits)
+    S, V = logits.shape
+    dlogits = np.empty((S, V), logits.dtype)
+    on_target, on_all = _weights(logits, label_smoothing)
+    P = workers.groups(S, OPERATIONS * S * V)
+
+    def part(p: int) -> None:
+        rows = slice(p * S // P, (p + 1) * S // P)
+        _backward(logits[rows], targets[rows], lse[rows], dloss[rows], on_target, on_all, dlogits[rows])
+
+    workers.share(part, P)
     return dlogits
 
 
@@ -75,7 +89,7 @@ def _number_of(order: Any) -> Any:
     return number
 
 
-@numba.njit(cache=True)
+@njit(cache=True, nogil=True)
 def _largest(row: Array) -> float:
     """max_k row_k, or NaN. A maximum of floats is not vectorised, because the place of a NaN would matter; one of integers is."""
     largest = _order(row[0])
@@ -84,10 +98,10 @@ def _largest(row: Array) -> float:
     return _number(largest)
 
 
-@numba.njit(parallel=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract"})
+@njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract"})
 def _forward(logits: Array, targets: Array, on_target: float, on_all: float, loss: Array, lse: Array) -> None:
     S, V = logits.shape
-    for s in numba.prange(S):
+    for s in range(S):
         m = _largest(logits[s])  # (1)
         total = logits.dtype.type(0)
         for k in range(V):
@@ -103,10 +117,10 @@ def _forward(logits: Array, targets: Array, on_target: float, on_all: float, los
         lse[s] = m + log_total  # (2)
 
 
-@numba.njit(parallel=True, cache=True, error_model="numpy", fastmath={"contract"})
+@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
 def _backward(logits: Array, targets: Array, lse: Array, dloss: Array, on_target: float, on_all: float, dlogits: Array) -> None:
     S, V = logits.shape
-    for s in numba.prange(S):
+    for s in range(S):
         d, z = dloss[s], lse[s]
         for k in range(V):
             dlogits[s, k] = d * (exp(logits[s, k] - z) - on_all)  # (4)

@@ -6,34 +6,34 @@ touched: the rows that no id names cost nothing.
 
 from __future__ import annotations
 
-import numba
 import numpy as np
+from numba import njit
 
+from minirnn.kernels import workers
 from minirnn.kernels.contract import Array
-from minirnn.kernels.threads import share_cores
-
-share_cores()
 
 CACHE_LINE = 64  # bytes; two threads that write into one slow each other down
+OPERATIONS = 20  # per number of dy, as `workers` counts them: the price is the traffic
 
 
 def backward(dy: Array, ids: Array, rows: int) -> Array:
     """dy (S, D) float32 or float64, ids (S,) int in [0, rows), rows V -> dw (V, D), of which only the rows that were used are written"""
     S, D = dy.shape
     dw = np.zeros((rows, D), dy.dtype)  # (V, D)
-    if S and D:
-        lines = -(-D * dy.itemsize // CACHE_LINE)  # of one row
-        _backward(dy, ids, dw, min(numba.get_num_threads(), lines), CACHE_LINE // dy.itemsize)
+    line = CACHE_LINE // dy.itemsize
+    lines = -(-D // line)  # of one row
+    P = workers.groups(lines, OPERATIONS * S * D)
+
+    def part(p: int) -> None:
+        _backward(dy, ids, dw, p * lines // P * line, min(D, (p + 1) * lines // P * line))
+
+    workers.share(part, P)
     return dw
 
 
-@numba.njit(parallel=True, cache=True)
-def _backward(dy: Array, ids: Array, dw: Array, slices: int, line: int) -> None:
-    S, D = dy.shape
-    lines = (D + line - 1) // line
-    for part in numba.prange(slices):
-        first, last = part * lines // slices * line, min(D, (part + 1) * lines // slices * line)
-        for s in range(S):
-            source, target = dy[s, first:last], dw[ids[s], first:last]
-            for d in range(len(source)):
-                target[d] += source[d]  # (1)
+@njit(cache=True, nogil=True)
+def _backward(dy: Array, ids: Array, dw: Array, first: int, last: int) -> None:
+    for s in range(len(ids)):
+        source, target = dy[s, first:last], dw[ids[s], first:last]
+        for d in range(len(source)):
+            target[d] += source[d]  # (1)
