@@ -3,18 +3,22 @@
 from minirnn.data.batches import TranslationBatch, bucketed
 from minirnn.data.fetch import DataFile, cache_folder, fetch
 from minirnn.data.sources.parallel import ParallelText
-from minirnn.data.sources.registry import Source, get, source, sources
+from minirnn.data.sources.registry import Source, all_sources, get, source
+from minirnn.data.summary import Side, Summary, show, summarise, table
 from minirnn.data.text import join, normalise, words
 from minirnn.data.vocabulary import SubwordVocabulary, Vocabulary, WordVocabulary, load_vocabulary
 
 __all__ = [
     "DataFile",
     "ParallelText",
+    "Side",
     "Source",
     "SubwordVocabulary",
+    "Summary",
     "TranslationBatch",
     "Vocabulary",
     "WordVocabulary",
+    "all_sources",
     "bucketed",
     "cache_folder",
     "fetch",
@@ -22,7 +26,9 @@ __all__ = [
     "join",
     "load_vocabulary",
     "normalise",
+    "show",
     "source",
-    "sources",
+    "summarise",
+    "table",
     "words",
 ]

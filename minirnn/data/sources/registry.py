@@ -71,7 +71,7 @@ _SOURCES = {
 }
 
 
-def sources() -> list[Source]:
+def all_sources() -> list[Source]:
     """Every data set that has a name."""
     return list(_SOURCES.values())
 
@@ -80,7 +80,7 @@ def source(name: str, data_dir: str | os.PathLike[str] | None = None, seed: int 
     """The pairs of a named data set, or of a tab-separated file.
 
     Args:
-        name: one of `sources()`, or the path of a UTF-8 file of source, tab, target (`.gz` too).
+        name: one of `all_sources()`, or the path of a UTF-8 file of source, tab, target (`.gz` too).
         data_dir: a folder with downloaded files; also $MINIRNN_DATA and the cache are searched.
         seed: of whatever is drawn: the phrases of `cldr`, the splits of `tatoeba` and of files.
     """
