@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-Rng: TypeAlias = np.random.Generator | int | None
+Rng: TypeAlias = "np.random.Generator | int | None"  # in quotes: NumPy loads np.random when it is first asked for
 
 DEFAULT_SEED = 0
 
