@@ -58,6 +58,7 @@ class Metric:
     higher_is_better: bool
 
     def better(self, new: float, old: float | None) -> bool:
+        """Whether `new` is an improvement; anything is, at first, and a NaN never afterwards."""
         return old is None or (new > old if self.higher_is_better else new < old)
 
 
@@ -138,7 +139,7 @@ class Task(ABC, Generic[Config, Batch]):
 
     def save_extras(self, folder: Path) -> None:
         """Write what the weights cannot say, as `vocab.json`, with `minirnn.files.write_atomically`. Called once, before training."""
-        return None
+        return
 
     @abstractmethod
     def batches(self, epoch: int, rng: np.random.Generator) -> Sequence[Batch]:
@@ -160,7 +161,7 @@ class Task(ABC, Generic[Config, Batch]):
 
     @abstractmethod
     def validate(self) -> dict[str, float]:
-        """Scores on the validation data by name, `metric.name` among them. Called in evaluation mode and without gradients; draws nothing."""
+        """Scores on the validation data by name, `metric.name` among them. Evaluation mode, no gradients; draws nothing."""
 
     @abstractmethod
     def evaluate(self, split: Split, **options: Any) -> dict[str, Any]:

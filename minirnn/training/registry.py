@@ -1,0 +1,35 @@
+"""The tasks by name; each module is imported when its task is first asked for."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from typing import Any
+
+from minirnn.errors import MinirnnError
+from minirnn.training.task import Task
+
+_TASKS: dict[str, str] = {"seq2seq": "minirnn.training.tasks.translation:TranslationTask"}
+
+
+def names() -> tuple[str, ...]:
+    """The models that `minirnn train` knows."""
+    return tuple(_TASKS)
+
+
+def register(name: str, place: str) -> None:
+    """Add a task: `place` is its class as `module:Class`."""
+    if name in _TASKS:
+        raise ValueError(f"register: there is a task named {name!r} already")
+    _TASKS[name] = place
+
+
+def find(name: str) -> type[Task[Any, Any]]:
+    """The task of a model's name. Raises MinirnnError, with a name that looks like it, where there is none."""
+    if name not in _TASKS:
+        close = difflib.get_close_matches(name, _TASKS, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(_TASKS)}"
+        raise MinirnnError(f"unknown model {name!r}; {hint}")
+    module, _, attribute = _TASKS[name].partition(":")
+    task: type[Task[Any, Any]] = getattr(importlib.import_module(module), attribute)
+    return task
