@@ -49,7 +49,7 @@ def padded(columns: int, multiple: int) -> int:
 
 
 def pack_gates(w: Array, gates: int) -> Array:
-    """Panels of w^T for w (gates * H, K): panel p has the units p L .. p L + L - 1 of every gate, one vector per gate. Zeros fill the last."""
+    """Panels of w^T for w (gates * H, K): panel p has units p L .. p L + L - 1 of every gate, a vector each; zeros fill the last."""
     L, H, K = lanes(w.dtype), len(w) // gates, w.shape[1]
     panels = empty(gates * padded(H, L) * K, w.dtype)
     _pack_gates(w.reshape(gates, H, K), panels.reshape(-1, K, gates, L))
@@ -70,13 +70,13 @@ def _pack_gates(w: Array, panels: Array) -> None:
     P, _, _, L = panels.shape
     for p in range(P):
         for v in range(G):
-            for l in range(L):
-                if p * L + l < H:
+            for lane in range(L):
+                if p * L + lane < H:
                     for k in range(K):
-                        panels[p, k, v, l] = w[v, p * L + l, k]
+                        panels[p, k, v, lane] = w[v, p * L + lane, k]
                 else:
                     for k in range(K):
-                        panels[p, k, v, l] = 0
+                        panels[p, k, v, lane] = 0
 
 
 @njit(cache=True, nogil=True)

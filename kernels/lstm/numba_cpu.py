@@ -1,8 +1,8 @@
 """The LSTM recurrence for CPUs, compiled by Numba. Equation numbers are those of README.md in this folder.
 
-Sequences do not depend on each other, so P threads deal them out like cards: group p takes the sequences p, p + P, p + 2P, ... (which
-shares ragged batches evenly) through all time steps inside one compiled function; no thread waits for another, and a small problem is one
-group. A step is a product of the group's rows with `w_hh`, packed once per call, and one pass per row over the gates while they are in cache.
+Sequences do not depend on each other, so P threads deal them out like cards: group p takes the sequences p, p + P, p + 2P, ..., which
+shares ragged batches evenly, through all time steps inside one compiled function. No thread waits for another, and a small problem is one
+group. A step is a product of the group's rows with `w_hh`, packed once per call, and a pass over each row's gates while they are in cache.
 
 Per row and step the forward pass reads z (4H numbers), h_{t-1}, c_{t-1} and writes the gates (4H), c, h; w_hh (4 H^2) is read from cache
 once per six rows. Its operations are 8 H^2 in the product, about 100 H in the gates. Nothing is allocated inside the loop over time.
@@ -45,8 +45,8 @@ def backward(tape: LSTMTape, w_hh: Array, dh: Array | None, dc: Array | None, dh
     """dh (S, H), dc (S, H), dh_n (N, H), dc_n (N, H); None means zero"""
     (N, H), S, dtype = tape.h0.shape, len(tape.h), w_hh.dtype
     dz = np.empty((S, 4 * H), dtype)
-    dh0 = np.zeros((N, H), dtype) if dh_n is None else dh_n.astype(dtype)  # (N, H) dL/dh_t on its way back                       (2.1)
-    dc0 = np.zeros((N, H), dtype) if dc_n is None else dc_n.astype(dtype)  # (N, H) dL/dc_t
+    dh0 = np.zeros((N, H), dtype) if dh_n is None else dh_n.copy()  # (N, H) dL/dh_t on its way back (2.1)
+    dc0 = np.zeros((N, H), dtype) if dc_n is None else dc_n.copy()  # (N, H) dL/dc_t
     none = np.empty((0, H), dtype)
     dh = none if dh is None else np.ascontiguousarray(dh)
     dc = none if dc is None else np.ascontiguousarray(dc)
@@ -81,17 +81,18 @@ def _forward(
         n = (first[t + 1] - first[t] - p + P - 1) // P  # rows of this group
         if n <= 0:
             break
+        # (1.1)
         multiply_4(h_before.reshape(-1), (at + p) * H, P * H, n, H, panels, width // lanes, a, lanes, 4 * width, width)
         for r in range(n):
             row, before = first[t] + p + r * P, at + p + r * P
-            for j in range(H):  # each line a loop of its own, so that it is vectorised                  (1.1)
-                gates[row, 0, j] = sigmoid(z[row, 0, j] + a3[r, 0, j])  # i  (1.2)
+            for j in range(H):  # a loop for each equation, or none would be vectorised
+                gates[row, 0, j] = sigmoid(z[row, 0, j] + a3[r, 0, j])  # (1.2) i
             for j in range(H):
-                gates[row, 1, j] = sigmoid(z[row, 1, j] + a3[r, 1, j])  # f  (1.3)
+                gates[row, 1, j] = sigmoid(z[row, 1, j] + a3[r, 1, j])  # (1.3) f
             for j in range(H):
-                gates[row, 2, j] = tanh(z[row, 2, j] + a3[r, 2, j])  # g     (1.4)
+                gates[row, 2, j] = tanh(z[row, 2, j] + a3[r, 2, j])  # (1.4) g
             for j in range(H):
-                gates[row, 3, j] = sigmoid(z[row, 3, j] + a3[r, 3, j])  # o  (1.5)
+                gates[row, 3, j] = sigmoid(z[row, 3, j] + a3[r, 3, j])  # (1.5) o
             for j in range(H):
                 c[row, j] = gates[row, 1, j] * c_before[before, j] + gates[row, 0, j] * gates[row, 2, j]  # (1.6)
             for j in range(H):

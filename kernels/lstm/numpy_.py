@@ -26,13 +26,13 @@ def forward(z: Array, w_hh: Array, h0: Array, c0: Array, batch_sizes: Array) -> 
 
     for start, n in zip(starts(batch_sizes), batch_sizes, strict=False):
         rows = slice(start, start + n)
-        a = z[rows] + h_n[:n] @ w_hh.T  # (n, 4H)                         (1.1)
-        i = sigmoid(a[:, 0 * H : 1 * H])  # (n, H)                        (1.2)
-        f = sigmoid(a[:, 1 * H : 2 * H])  # (n, H)                        (1.3)
-        g = np.tanh(a[:, 2 * H : 3 * H])  # (n, H)                        (1.4)
-        o = sigmoid(a[:, 3 * H : 4 * H])  # (n, H)                        (1.5)
-        c_n[:n] = f * c_n[:n] + i * g  # (n, H)                           (1.6)
-        h_n[:n] = o * np.tanh(c_n[:n])  # (n, H)                          (1.7)
+        a = z[rows] + h_n[:n] @ w_hh.T  # (n, 4H)                                         (1.1)
+        i = sigmoid(a[:, 0 * H : 1 * H])  # (n, H)                                        (1.2)
+        f = sigmoid(a[:, 1 * H : 2 * H])  # (n, H)                                        (1.3)
+        g = np.tanh(a[:, 2 * H : 3 * H])  # (n, H)                                        (1.4)
+        o = sigmoid(a[:, 3 * H : 4 * H])  # (n, H)                                        (1.5)
+        c_n[:n] = f * c_n[:n] + i * g  # (n, H)                                           (1.6)
+        h_n[:n] = o * np.tanh(c_n[:n])  # (n, H)                                          (1.7)
         gates[rows] = np.concatenate((i, f, g, o), axis=1)  # (n, 4H)
         h[rows], c[rows] = h_n[:n], c_n[:n]
 
@@ -45,7 +45,7 @@ def backward(tape: LSTMTape, w_hh: Array, dh: Array | None, dc: Array | None, dh
     batch_sizes = tape.batch_sizes
     c_before = previous(tape.c, tape.c0, batch_sizes)  # (S, H) c_{t-1}
     dz = np.empty_like(tape.gates)  # (S, 4H)
-    # (N, H) dL/dh_t and dL/dc_t on their way back; a sequence's rows wait untouched until its own last step             (2.1)
+    # (N, H) dL/dh_t and dL/dc_t on their way back; a sequence's rows wait until its own last step (2.1)
     dh_t = np.zeros_like(tape.h0) if dh_n is None else dh_n.copy()
     dc_t = np.zeros_like(tape.c0) if dc_n is None else dc_n.copy()
 
@@ -53,18 +53,18 @@ def backward(tape: LSTMTape, w_hh: Array, dh: Array | None, dc: Array | None, dh
         rows = slice(start, start + n)
         i, f, g, o = (tape.gates[rows, k * H : (k + 1) * H] for k in range(4))  # (n, H) each
         if dh is not None:
-            dh_t[:n] += dh[rows]  # (n, H)                                (2.2)
+            dh_t[:n] += dh[rows]  # (n, H)                                                (2.2)
         if dc is not None:
-            dc_t[:n] += dc[rows]  # (n, H)                                (2.3)
+            dc_t[:n] += dc[rows]  # (n, H)                                                (2.3)
         tanh_c = np.tanh(tape.c[rows])  # (n, H)
-        do = dh_t[:n] * tanh_c * o * (1 - o)  # (n, H)                    (2.4)
-        dc_t[:n] += dh_t[:n] * o * (1 - tanh_c**2)  # (n, H)              (2.5)
-        di = dc_t[:n] * g * i * (1 - i)  # (n, H)                         (2.6)
-        df = dc_t[:n] * c_before[rows] * f * (1 - f)  # (n, H)            (2.7)
-        dg = dc_t[:n] * i * (1 - g**2)  # (n, H)                          (2.8)
-        dz[rows] = np.concatenate((di, df, dg, do), axis=1)  # (n, 4H)
-        dc_t[:n] *= f  # (n, H) dL/dc_{t-1}                               (2.9)
-        dh_t[:n] = dz[rows] @ w_hh  # (n, H) dL/dh_{t-1}                  (2.10)
+        da_o = dh_t[:n] * tanh_c * o * (1 - o)  # (n, H)                                  (2.4)
+        dc_t[:n] += dh_t[:n] * o * (1 - tanh_c**2)  # (n, H)                              (2.5)
+        da_i = dc_t[:n] * g * i * (1 - i)  # (n, H)                                       (2.6)
+        da_f = dc_t[:n] * c_before[rows] * f * (1 - f)  # (n, H)                          (2.7)
+        da_g = dc_t[:n] * i * (1 - g**2)  # (n, H)                                        (2.8)
+        dz[rows] = np.concatenate((da_i, da_f, da_g, da_o), axis=1)  # (n, 4H)
+        dc_t[:n] *= f  # (n, H) dL/dc_{t-1}                                               (2.9)
+        dh_t[:n] = dz[rows] @ w_hh  # (n, H) dL/dh_{t-1}                                  (2.10)
 
-    dw_hh = dz.T @ previous(tape.h, tape.h0, batch_sizes)  # (4H, H)      (2.11)
-    return LSTMGrads(dz, dw_hh, dh_t, dc_t)  #                            (2.12)
+    dw_hh = dz.T @ previous(tape.h, tape.h0, batch_sizes)  # (4H, H)                      (2.11)
+    return LSTMGrads(dz, dw_hh, dh_t, dc_t)  #                                            (2.12)
