@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
-import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -27,7 +25,7 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     one, never a part. A link is followed. Raises MinirnnError where the file cannot be written; if the disk is full, with what is free.
     """
     target = Path(path).resolve()
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    temporary = target.with_name(f".{target.name}.{os.urandom(4).hex()}.tmp")
     try:
         with open(temporary, "xb") as file:
             yield file
@@ -109,6 +107,8 @@ else:
 
 def _reason(error: OSError, folder: Path) -> str:
     if error.errno in _FULL:
+        import shutil  # slow to import, and seldom asked for
+
         return f"the disk is full ({shutil.disk_usage(folder).free / 2**20:,.1f} MiB free in {folder}); what was there before is untouched"
     if isinstance(error, FileNotFoundError):
         return f"there is no folder {folder}"
