@@ -10,7 +10,7 @@ REQUIREMENTS := setup.py pyproject.toml
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
-.PHONY: help demo test test-slow verify lint format bench clean
+.PHONY: help demo test test-slow verify lint style types format bench clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -27,10 +27,14 @@ test-slow: $(VENV)/test.stamp ## the tests marked slow
 
 verify: test test-slow lint ## everything that can be checked
 
-# mypy sees the package as it is installed: kernels/ lies inside minirnn/.
-lint: $(VENV)/dev.stamp ## ruff, the format, and mypy --strict
+lint: style types ## ruff, the format, and mypy --strict (make -k lint: all of them, also after one fails)
+
+style: $(VENV)/dev.stamp
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
+
+# mypy sees the package as it is installed: kernels/ lies inside minirnn/.
+types: $(VENV)/dev.stamp
 	@rm -rf build/types && mkdir -p build/types/minirnn
 	@ln -s "$(CURDIR)"/minirnn/* "$(CURDIR)"/kernels build/types/minirnn
 	@cd build/types && ../../$(BIN)/mypy --strict --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache -p minirnn
