@@ -66,7 +66,10 @@ def kaiming_uniform_(p: T, a: float = 0.0, rng: Rng = None) -> T:
 
 
 def orthogonal_(p: T, gain: float = 1.0, rng: Rng = None) -> T:
-    """Gain times a random matrix with orthonormal rows or columns, whichever are fewer: Saxe et al. 2014. Axes after the first count as one."""
+    """Gain times a random matrix with orthonormal rows or columns, whichever are fewer: Saxe et al. 2014.
+
+    Axes after the first count as one.
+    """
     if p.ndim < 2:
         raise ValueError(f"orthogonal_: needs at least two axes, got {p.shape}")
     rows, columns = p.shape[0], math.prod(p.shape[1:])

@@ -141,16 +141,17 @@ class Packed:
         if self.rows.ndim == 0 or len(self.rows) != self.packing.S:
             raise ValueError(f"Packed: rows must be (S, ...) with S={self.packing.S}, the sum of the lengths, got {self.rows.shape}")
 
-    def unpack(self, T: int | None = None) -> Tensor:
-        """Dense (T, N, ...), zero after each sequence's end; T is the longest length unless a longer one is given."""
+    def unpack(self, T: int | None = None, batch_first: bool = False) -> Tensor:
+        """Dense (T, N, ...), or (N, T, ...), zero after each sequence's end; T is the longest length unless a longer one is given."""
         packing = self.packing
         T = packing.T if T is None else T
         if packing.T > T:
             raise ValueError(f"unpack: T={T} is shorter than the longest sequence, {packing.T}")
-        tail = self.rows.shape[1:]
-        if packing.is_dense and packing.T == T:
-            return self.rows.reshape((T, packing.N, *tail))
-        return ops.put_rows(self.rows, packing.rows, T * packing.N, unique=True).reshape((T, packing.N, *tail))
+        shape = (packing.N, T) if batch_first else (T, packing.N)
+        places = packing.sequence * T + packing.time if batch_first else packing.rows
+        complete = packing.is_dense and packing.T == T and not batch_first
+        rows = self.rows if complete else ops.put_rows(self.rows, places, T * packing.N, unique=True)
+        return rows.reshape((*shape, *self.rows.shape[1:]))
 
 
 def pack(x: Tensor, lengths: Any) -> Packed:

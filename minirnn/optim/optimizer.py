@@ -120,12 +120,8 @@ class Optimizer:
         theirs = [list(group["params"]) for group in scalars["groups"]]
         if mine != theirs:
             differ = sorted({k for group in mine for k in group} ^ {k for group in theirs for k in group})
-            what = (
-                f"the state and this {name} differ in {', '.join(differ)}"
-                if differ
-                else "the parameters stand in another order or grouping"
-            )
-            raise ValueError(f"load_state_dict: {what}")
+            how = f"differ in {', '.join(differ)}" if differ else "have the parameters in another order or in other groups"
+            raise ValueError(f"load_state_dict: the state and this {name} {how}")
         known = dict(self.named_parameters())
         loaded: dict[str, dict[str, Any]] = {}
         for entry, value in [*scalars["counts"].items(), *arrays.items()]:

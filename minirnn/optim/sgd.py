@@ -11,9 +11,9 @@ from minirnn.optim.optimizer import Optimizer
 
 
 class SGD(Optimizer):
-    """g = dL/dp + weight_decay p;   b = momentum b + (1 - dampening) g, at first b = g;   p = p - lr b, or lr (g + momentum b) with nesterov
+    """g = dL/dp + weight_decay p;   b = momentum b + (1 - dampening) g, at first b = g;   p = p - lr b
 
-    Without momentum p = p - lr g.
+    With nesterov p = p - lr (g + momentum b), without momentum p = p - lr g.
     """
 
     def __init__(

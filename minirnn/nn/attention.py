@@ -1,0 +1,82 @@
+"""Attention: where in the source each step of the target looks."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from minirnn import ops
+from minirnn.device import array_module
+from minirnn.nn.linear import Linear
+from minirnn.nn.module import Module, check_features
+from minirnn.random import Rng, generator
+from minirnn.tensor import Tensor
+
+Kind = Literal["dot", "general", "additive"]
+KINDS: tuple[Kind, ...] = ("dot", "general", "additive")
+
+
+class Attention(Module):
+    """a_lt = softmax over t of score(q_l, k_t);   context_l = sum over t of a_lt k_t
+
+        dot       score = q^T k                      Luong et al. 2015, equation 8; query_size = key_size
+        general   score = q^T W k                    Luong et al. 2015, equation 8
+        additive  score = v^T tanh(W_q q + W_k k)    Bahdanau et al. 2015, appendix A.1.2; `hidden_size` numbers A in between
+
+    All steps of the target are served by one batched product. The additive score makes a (N, L, T, A) tensor and its tanh, which the
+    backward pass needs; for long sequences run it through `minirnn.checkpoint`, or over parts of L.
+    """
+
+    def __init__(self, kind: Kind, query_size: int, key_size: int, hidden_size: int | None = None, *, rng: Rng = None) -> None:
+        if kind not in KINDS:
+            raise ValueError(f"Attention: kind must be one of {', '.join(KINDS)}, got {kind!r}")
+        if kind == "dot" and query_size != key_size:
+            raise ValueError(f'Attention: "dot" needs query_size = key_size, got {query_size} and {key_size}; "general" takes any')
+        rng = generator(rng)
+        self.kind, self.query_size, self.key_size = kind, query_size, key_size
+        self.hidden_size = key_size if hidden_size is None else hidden_size
+        if kind == "general":
+            self.query = Linear(query_size, key_size, bias=False, rng=rng)
+        elif kind == "additive":
+            self.query = Linear(query_size, self.hidden_size, bias=False, rng=rng)
+            self.key = Linear(key_size, self.hidden_size, bias=False, rng=rng)
+            self.score = Linear(self.hidden_size, 1, bias=False, rng=rng)
+
+    def forward(self, queries: Tensor, keys: Tensor, mask: Any = None, projected: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Returns context (N, L, D) and weights (N, L, T), whose rows sum to 1.
+
+        queries    (N, L, H)
+        keys       (N, T, D)
+        mask       (N, T) booleans, false where there is no key: what stands there gets weight 0 and gradient 0, even where it is NaN.
+                   A sequence without any key gets context 0
+        projected  `project(keys, mask)`, computed once for many calls with the same keys
+        """
+        check_features(self, queries, self.query_size, "query_size", "(N, L, H)")
+        check_features(self, keys, self.key_size, "key_size", "(N, T, D)")
+        if queries.ndim != 3 or keys.ndim != 3 or len(queries) != len(keys):
+            raise ValueError(f"Attention: queries must be (N, L, H) and keys (N, T, D) with one N, got {queries.shape} and {keys.shape}")
+        keys = self._masked(keys, mask)
+        if self.kind == "additive":
+            projected = self.key(keys) if projected is None else projected
+            hidden = ops.tanh(ops.expand_dims(self.query(queries), 2) + ops.expand_dims(projected, 1))  # (N, L, T, A)
+            scores = self.score(hidden).reshape(hidden.shape[:3])
+        else:
+            scores = (self.query(queries) if self.kind == "general" else queries) @ keys.swapaxes(1, 2)  # (N, L, T)
+        allowed = None if mask is None else array_module(keys.data).asarray(mask)[:, None]
+        weights = ops.softmax(scores, axis=-1, mask=allowed)
+        return weights @ keys, weights
+
+    def project(self, keys: Tensor, mask: Any = None) -> Tensor | None:
+        """What of the score depends on the keys alone, (N, T, A): for a decoder that asks step by step. None where there is nothing."""
+        return self.key(self._masked(keys, mask)) if self.kind == "additive" else None
+
+    def _masked(self, keys: Tensor, mask: Any) -> Tensor:
+        """Zeros for what is not there: 0 times NaN would be NaN."""
+        if mask is None:
+            return keys
+        mask = array_module(keys.data).asarray(mask)
+        if mask.shape != keys.shape[:2] or mask.dtype != bool:
+            raise ValueError(f"Attention: mask must be booleans (N, T) = {keys.shape[:2]}, got {mask.dtype} {mask.shape}")
+        return keys if mask.all() else ops.where(mask[:, :, None], keys, 0)
+
+    def describe(self) -> str:
+        return f"{self.kind}, {self.query_size}, {self.key_size}"
