@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 WORTH = 4e6  # operations that pay for waking one more thread, about 50 microseconds' worth
 
@@ -27,12 +27,15 @@ def groups(N: int, operations: float) -> int:
 
 
 def share(work: Callable[[int], None], groups: int) -> None:
-    """Run work(0), ..., work(groups - 1), each in a thread of its own; returns when all have returned."""
+    """Run work(0), ..., work(groups - 1), each in a thread of its own; returns when all have stopped."""
     global _pool
     if groups > 1 and _pool is None:
         _pool = ThreadPoolExecutor(max_workers=os.cpu_count(), thread_name_prefix="minirnn")
     others = [_pool.submit(work, p) for p in range(1, groups)] if _pool else []
-    work(0)
+    try:
+        work(0)
+    finally:
+        wait(others)
     for other in others:
         other.result()
 

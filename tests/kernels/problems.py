@@ -99,7 +99,7 @@ def check_complex_step(forward: Callable[..., Any], gradients: dict[str, Array],
 
 
 def check_central_difference(forward: Callable[..., Any], gradients: dict[str, Array], problem: Problem) -> None:
-    """Rounding leaves eps L / h = 1e-11 of the loss, curvature h^2 = 1e-10 times the third derivative: 1e-7 is generous to both, and far below
+    """Rounding leaves eps L / h = 1e-11 of the loss, curvature h^2 = 1e-10 of the third derivative: 1e-7 is generous to both, and far below
     the thousandth that a wrong factor is off by."""
     rng = np.random.default_rng(1)
     size = sum(float(np.abs(cotangent).sum()) for cotangent in problem.cotangents.values())
