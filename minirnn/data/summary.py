@@ -61,10 +61,9 @@ class Summary:
         lines = [f"{self.name}: " + ", ".join(f"{count:,} {split}" for split, count in self.pairs.items()) + " pairs"]
         for side in self.sides:
             shortest, quarter, median, three_quarters, longest = side.lengths
-            lines.append(
-                f"  {side.language}: {shortest} to {longest} tokens (middle half {quarter} to {three_quarters}, median {median}), {side.words:,} words, "
-                f"{side.vocabulary:,} of them seen twice or more, {side.unknown:.2%} of the test's tokens not among those"
-            )
+            lines.append(f"  {side.language}: {shortest} to {longest} tokens, half of them {quarter} to {three_quarters}, median {median}")
+            known = f"{side.words:,} words, {side.vocabulary:,} seen twice or more"
+            lines.append(f"    {known}; {side.unknown:.2%} of the test's tokens are not among these")
         lines += ["", *(f"  {english}\n    {french}" for english, french in self.examples), "", f"source: {self.attribution}"]
         return "\n".join([*lines, f"note: {self.note}"] if self.note else lines)
 

@@ -64,15 +64,20 @@ def join(tokens: Iterable[str]) -> str:
     pieces: list[str] = []
     glue = True
     quoted = False
-    before = ""
     tokens = list(tokens)
-    for token, after in zip(tokens, [*tokens[1:], ""], strict=False):
+    for i, token in enumerate(tokens):
         opens = token == '"' and not quoted
         closes = token == '"' and quoted
         attach = glue or closes or token in _LEFT or token in _BOTH or _CLITIC.fullmatch(token) is not None
         pieces.append(token if attach else " " + token)
-        inside_number = before.isdigit() and after.isdigit() and (token in ".:" or (token == "," and len(after) <= 3))
-        glue = opens or inside_number or token in _RIGHT or token in _BOTH or _ELISION.fullmatch(token) is not None
+        glue = opens or token in _RIGHT or token in _BOTH or _ELISION.fullmatch(token) is not None or _in_number(tokens, i)
         quoted = quoted != (token == '"')
-        before = token
     return "".join(pieces)
+
+
+def _in_number(tokens: list[str], i: int) -> bool:
+    """Whether the mark at `i` belongs to a number or a time, as in 3:45, 12,5 and 1,000 but not in `March 4, 1975` or `March 4, 3:45`."""
+    before, after, beyond = (tokens[k] if 0 <= k < len(tokens) else "" for k in (i - 1, i + 1, i + 2))
+    if not (before.isdigit() and after.isdigit()):
+        return False
+    return tokens[i] in (".", ":") or (tokens[i] == "," and len(before) <= 3 and len(after) <= 3 and beyond not in (":", "/"))

@@ -118,9 +118,10 @@ class SubwordVocabulary(Vocabulary):
     """
 
     def __init__(self, model: bytes):
+        if not model:  # which the library takes for one that is yet to come
+            raise RuntimeError("an empty model")
         self._model = model
-        # An empty model is accepted by the library and aborts the process at first use.
-        self._processor = _sentencepiece().SentencePieceProcessor(model_proto=model or b"\xff")
+        self._processor = _sentencepiece().SentencePieceProcessor(model_proto=model)
         if self._processor.get_piece_size() <= len(SPECIALS) or self._processor.unk_id() != UNK:
             raise RuntimeError("a model without the special marks at 0 to 3")
 

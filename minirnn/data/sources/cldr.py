@@ -17,6 +17,8 @@ from minirnn.data.text import words
 
 PHRASES = 42_000
 VALID, TEST = 1_000, 2_000
+ITEMS = (1, 1, 2, 2, 3)  # in a phrase, each as likely
+STYLES = ("standard", "standard", "or", "unit")  # of a list: with "and", "or", or nothing but commas
 SEEN = 2  # times that every word of a held-out phrase occurs in training, so that a vocabulary of words seen twice knows it
 
 
@@ -54,22 +56,23 @@ def _draw(parts: Parts, names: list[Part], rng: np.random.Generator) -> list[Par
     }
     in_list: dict[Callable[[], Part], float] = {
         parts.name: 60,
-        parts.measure: 10,
+        parts.measure: 9,
+        parts.rate: 3,
         parts.amount: 7,
         parts.date: 8,
+        parts.interval: 1,
+        parts.moment: 1,
         parts.time: 4,
-        parts.relative: 4,
-        parts.quantity: 3,
+        parts.relative: 3,
+        parts.quantity: 2,
+        parts.period: 2,
         parts.variety: 4,
     }
     draw_single, draw_item = _choice(single, rng), _choice(in_list, rng)
-    styles = ("standard", "standard", "or", "unit")
 
     def phrase() -> Part:
-        count = (1, 1, 2, 2, 3)[rng.integers(5)]
-        if count == 1:
-            return draw_single()
-        return parts.listed([draw_item() for _ in range(count)], styles[rng.integers(len(styles))])
+        count = ITEMS[rng.integers(len(ITEMS))]
+        return draw_single() if count == 1 else parts.listed([draw_item() for _ in range(count)], STYLES[rng.integers(len(STYLES))])
 
     found = distinct([*names, *(phrase() for _ in range(PHRASES))])
     return found[len(names) :]

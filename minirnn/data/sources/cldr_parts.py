@@ -70,7 +70,10 @@ class Part:
 
 def distinct(parts: Iterable[Part]) -> list[Part]:
     """The parts that differ in their English words; where two agree in them, the first one's French counts."""
-    return list({tuple(words(part.english)): part for part in reversed(list(parts))}.values())[::-1]
+    found: dict[tuple[str, ...], Part] = {}
+    for part in parts:
+        found.setdefault(tuple(words(part.english)), part)
+    return list(found.values())
 
 
 class Deck(Generic[T]):
@@ -119,7 +122,7 @@ class Parts:
         return f"Babel {self._babel.__version__} and emoji {self._emoji.__version__}"
 
     def name(self) -> Part:
-        """peru; the greek language; a hedgehog."""
+        """Peru, Pérou, or Greek, grec, or hedgehog, hérisson"""
         return self._names.draw()
 
     def measure(self) -> Part:
@@ -136,7 +139,7 @@ class Parts:
         )
 
     def amount(self) -> Part:
-        """12.50 swiss francs, 12,50 francs suisses"""
+        """12.50 Swiss francs, 12,50 francs suisses"""
         number, currency = Decimal(self._whole()), self._currencies.draw()
         cents = self._chance(0.4)
         if cents:
