@@ -138,7 +138,7 @@ class Run:
         described = {
             "format": FORMAT,
             "model": self.model,
-            "config": asdict(self.config),
+            "config": asdict(task.config),
             "training": asdict(self.training),
             "data": asdict(self.data),
             "seed": self.seed,

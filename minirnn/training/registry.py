@@ -9,7 +9,7 @@ from typing import Any
 from minirnn.errors import MinirnnError
 from minirnn.training.task import Task
 
-_TASKS: dict[str, str] = {"seq2seq": "minirnn.training.tasks.translation:TranslationTask"}
+_TASKS: dict[str, str | type[Task[Any, Any]]] = {"seq2seq": "minirnn.training.tasks.translation:TranslationTask"}
 
 
 def names() -> tuple[str, ...]:
@@ -17,11 +17,11 @@ def names() -> tuple[str, ...]:
     return tuple(_TASKS)
 
 
-def register(name: str, place: str) -> None:
-    """Add a task: `place` is its class as `module:Class`."""
-    if name in _TASKS:
-        raise ValueError(f"register: there is a task named {name!r} already")
-    _TASKS[name] = place
+def register(task: type[Task[Any, Any]]) -> None:
+    """Add a task under its name."""
+    if task.name in _TASKS:
+        raise ValueError(f"register: there is a task named {task.name!r} already")
+    _TASKS[task.name] = task
 
 
 def find(name: str) -> type[Task[Any, Any]]:
@@ -30,6 +30,9 @@ def find(name: str) -> type[Task[Any, Any]]:
         close = difflib.get_close_matches(name, _TASKS, n=1)
         hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(_TASKS)}"
         raise MinirnnError(f"unknown model {name!r}; {hint}")
-    module, _, attribute = _TASKS[name].partition(":")
-    task: type[Task[Any, Any]] = getattr(importlib.import_module(module), attribute)
-    return task
+    known = _TASKS[name]
+    if isinstance(known, str):
+        module, _, attribute = known.partition(":")
+        known = getattr(importlib.import_module(module), attribute)
+        _TASKS[name] = known
+    return known

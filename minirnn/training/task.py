@@ -122,6 +122,7 @@ class Task(ABC, Generic[Config, Batch]):
     evaluation_options: ClassVar[frozenset[str]] = frozenset()  # keywords of `evaluate` that the command line may pass, as "beam"
 
     model: Module
+    config: Config  # with what `build` took from the data, as sizes of vocabularies: this one is saved, and given to `restore`
 
     @classmethod
     @abstractmethod
