@@ -113,10 +113,15 @@ class RNNKernel(Protocol):
     def backward(self, tape: RNNTape, w_hh: Array, dh: Array | None, dh_n: Array | None) -> RNNGrads: ...
 
 
-def check_packed(cell: str, gates: int, z: Array, w_hh: Array, batch_sizes: Array, **states: Array) -> None:
+def check_nonlinearity(nonlinearity: str) -> None:
+    if nonlinearity not in ("tanh", "relu"):
+        raise ValueError(f'RNN: nonlinearity must be "tanh" or "relu", got {nonlinearity!r}')
+
+
+def check_packed(cell: str, gates: int, z: Array, w_hh: Array, batch_sizes: Array, *, b_hn: Array | None = None, **states: Array) -> None:
     """Raise a ValueError that names the argument, what was expected and what came, unless the shapes fit the contract.
 
-    `gates` is the number of gates (LSTM 4, GRU 3, RNN 1); `states` are the (N, H) arrays by name.
+    `gates` is the number of gates (LSTM 4, GRU 3, RNN 1); `b_hn` is the GRU's bias; `states` are the (N, H) arrays by name.
     """
     if batch_sizes.ndim != 1 or len(batch_sizes) == 0 or batch_sizes[-1] < 1 or (np.diff(batch_sizes) > 0).any():
         raise ValueError(
@@ -129,6 +134,8 @@ def check_packed(cell: str, gates: int, z: Array, w_hh: Array, batch_sizes: Arra
         "z": (f"(S, {gates}H)", z, (int(batch_sizes.sum()), gates * hidden)),
         **{name: ("(N, H)", state, (int(batch_sizes[0]), hidden)) for name, state in states.items()},
     }
+    if b_hn is not None:
+        expected["b_hn"] = ("(H,)", b_hn, (hidden,))
     for name, (symbols, array, shape) in expected.items():
         if array.shape != shape:
             raise ValueError(f"{cell}: {name} must be {symbols} = {shape}, got {array.shape}")

@@ -50,12 +50,13 @@ def step(
         ],
         param.dtype,
     )
-    arrays = [array.reshape(-1) for array in (param, grad, m, v)]
+    flat_param, flat_grad, flat_m, flat_v = param.reshape(-1), grad.reshape(-1), m.reshape(-1), v.reshape(-1)
     size = param.size
     P = workers.groups(size, OPERATIONS * size)
 
     def part(p: int) -> None:
-        _update(*(array[p * size // P : (p + 1) * size // P] for array in arrays), coefficients)
+        own = slice(p * size // P, (p + 1) * size // P)
+        _update(flat_param[own], flat_grad[own], flat_m[own], flat_v[own], coefficients)
 
     workers.share(part, P)
 

@@ -16,7 +16,7 @@ from minirnn.kernels.contract import Array
 from minirnn.kernels.pointwise import exp
 
 OPERATIONS = 30  # per logit, as `workers` counts them
-_BITS = {
+_BITS: dict[int, tuple[Any, Any, Any, Any]] = {  # by width: the dtypes, the place of the sign, the bits of the magnitude
     32: (np.float32, np.int32, np.int32(31), np.int32(2**31 - 1)),
     64: (np.float64, np.int64, np.int64(63), np.int64(2**63 - 1)),
 }
@@ -72,7 +72,7 @@ def _number(order: int) -> float:
 def _order_of(x: Any) -> Any:
     real, integer, sign, magnitude = _BITS[x.bitwidth]
 
-    def order(x: float) -> int:
+    def order(x: float) -> Any:
         bits = real(x).view(integer)
         return np.bitwise_xor(bits, np.bitwise_and(np.right_shift(bits, sign), magnitude))
 
@@ -83,7 +83,7 @@ def _order_of(x: Any) -> Any:
 def _number_of(order: Any) -> Any:
     real, integer, sign, magnitude = _BITS[order.bitwidth]
 
-    def number(order: int) -> float:
+    def number(order: int) -> Any:
         return integer(np.bitwise_xor(order, np.bitwise_and(np.right_shift(order, sign), magnitude))).view(real)
 
     return number
