@@ -1,5 +1,7 @@
 """Differentiable operations: each a `Function` with its equation, and a function of the same name in lower case that applies it."""
 
+from minirnn.ops.broadcast import broadcast_to, sum_to
+from minirnn.ops.conv import avg_pool2d, conv2d, max_pool2d
 from minirnn.ops.elementwise import (
     abs,
     add,
@@ -7,8 +9,10 @@ from minirnn.ops.elementwise import (
     cast,
     clip,
     div,
+    dropout,
     exp,
     log,
+    log_sigmoid,
     maximum,
     minimum,
     mul,
@@ -23,58 +27,94 @@ from minirnn.ops.elementwise import (
     to_device,
     where,
 )
-from minirnn.ops.indexing import getitem, put_rows, take_rows
-from minirnn.ops.linalg import linear, matmul
-from minirnn.ops.loss import cross_entropy
+from minirnn.ops.indexing import getitem, put_along_axis, put_rows, take_along_axis, take_rows
+from minirnn.ops.linalg import cholesky, einsum, inv, linear, logdet, matmul, slogdet, solve
+from minirnn.ops.loss import binary_cross_entropy_with_logits, cross_entropy, gaussian_nll_loss, mse_loss
 from minirnn.ops.recurrence import gru, lstm, rnn
-from minirnn.ops.reduction import broadcast_to, log_softmax, logsumexp, max, mean, min, softmax, sum, sum_to, var
-from minirnn.ops.shape import concatenate, expand_dims, pad, reshape, split, stack, swapaxes, transpose
+from minirnn.ops.reduction import layer_norm, log_softmax, logsumexp, max, mean, min, softmax, sum, var
+from minirnn.ops.shape import (
+    concatenate,
+    diagonal,
+    expand_dims,
+    flip,
+    pad,
+    repeat,
+    reshape,
+    split,
+    squeeze,
+    stack,
+    swapaxes,
+    tile,
+    transpose,
+)
 
 __all__ = [
     "abs",
     "add",
     "as_tensor",
+    "avg_pool2d",
+    "binary_cross_entropy_with_logits",
     "broadcast_to",
     "cast",
+    "cholesky",
     "clip",
     "concatenate",
+    "conv2d",
     "cross_entropy",
+    "diagonal",
     "div",
+    "dropout",
+    "einsum",
     "exp",
     "expand_dims",
+    "flip",
+    "gaussian_nll_loss",
     "getitem",
     "gru",
+    "inv",
+    "layer_norm",
     "linear",
     "log",
+    "log_sigmoid",
     "log_softmax",
+    "logdet",
     "logsumexp",
     "lstm",
     "matmul",
     "max",
+    "max_pool2d",
     "maximum",
     "mean",
     "min",
     "minimum",
+    "mse_loss",
     "mul",
     "neg",
     "pad",
     "pow",
+    "put_along_axis",
     "put_rows",
     "relu",
+    "repeat",
     "reshape",
     "rnn",
     "sigmoid",
+    "slogdet",
     "softmax",
     "softplus",
+    "solve",
     "split",
     "sqrt",
+    "squeeze",
     "stack",
     "sub",
     "sum",
     "sum_to",
     "swapaxes",
+    "take_along_axis",
     "take_rows",
     "tanh",
+    "tile",
     "to_device",
     "transpose",
     "var",

@@ -10,32 +10,29 @@ import numpy as np
 from minirnn import device
 from minirnn.autograd import Function
 from minirnn.device import Array
-from minirnn.ops.reduction import sum_to
+from minirnn.ops.broadcast import sum_to
+from minirnn.random import Rng, generator
 from minirnn.tensor import Tensor
 
 
-def as_tensor(x: Any, like: Tensor | None = None) -> Tensor:
-    """x as a Tensor. A Python number, or an integer array beside a floating `like`, takes the dtype and device of `like`."""
-    if isinstance(x, Tensor):
-        return x
-    if like is None:
-        return Tensor(np.asarray(x, dtype=np.float32 if isinstance(x, float) else None))
-    xp = device.array_module(like.data)
-    dtype = like.dtype if not hasattr(x, "dtype") or x.dtype.kind in "biu" else None
-    return Tensor(xp.asarray(x, dtype=dtype))
-
-
-def pair(a: Any, b: Any) -> tuple[Tensor, Tensor]:
-    """Both as Tensors, where at least one is one already."""
-    return (a, as_tensor(b, like=a)) if isinstance(a, Tensor) else (as_tensor(a, like=b), as_tensor(b))
-
-
 class Elementwise(Function):
-    """An operation whose operands broadcast: the gradient of an operand is summed over the axes along which it was repeated."""
+    """An operation whose operands broadcast: the gradient of an operand is summed over the axes along which it was repeated.
+
+    `option` is what the operation is told beside its operands.
+    """
+
+    option: Any
+
+    def __init_subclass__(cls, saves_output: bool = False) -> None:
+        cls.saves_output = saves_output
 
     def gradients(self, grads: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
         found = zip(super().gradients(grads), self.inputs, self.needs, strict=True)
         return [sum_to(g, t.shape) if g is not None and needed else None for g, t, needed in found]
+
+    def share(self, condition: Array, dy: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """dy to the first operand where `condition` is true, to the second elsewhere."""
+        return where(condition, dy, 0) if self.needs[0] else None, where(condition, 0, dy) if self.needs[1] else None
 
 
 class Add(Elementwise):
@@ -68,16 +65,14 @@ class Mul(Elementwise):
         return dy * self.inputs[1] if self.needs[0] else None, dy * self.inputs[0] if self.needs[1] else None
 
 
-class Div(Elementwise):
+class Div(Elementwise, saves_output=True):
     """y = a / b        da = dy / b    db = -dy y / b"""
-
-    saves_output = True
 
     def forward(self, a: Array, b: Array) -> Array:
         return a / b
 
-    def backward(self, dy: Tensor) -> tuple[Tensor, Tensor | None]:
-        return dy / self.inputs[1], -dy * self.output / self.inputs[1] if self.needs[1] else None
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        return dy / self.inputs[1] if self.needs[0] else None, -dy * self.output / self.inputs[1] if self.needs[1] else None
 
 
 class Neg(Elementwise):
@@ -91,21 +86,17 @@ class Neg(Elementwise):
 
 
 class Pow(Elementwise):
-    """y = x^p, p a number        dx = p x^(p-1) dy"""
-
-    p: float
+    """y = x^p, p = `option`        dx = dy p x^(p-1)"""
 
     def forward(self, x: Array) -> Array:
-        return x**self.p
+        return x**self.option
 
     def backward(self, dy: Tensor) -> Tensor:
-        return dy * (self.p * self.inputs[0] ** (self.p - 1))
+        return dy * (pow(self.inputs[0], self.option - 1) * self.option)
 
 
-class Exp(Elementwise):
+class Exp(Elementwise, saves_output=True):
     """y = e^x        dx = dy y"""
-
-    saves_output = True
 
     def forward(self, x: Array) -> Array:
         return self.xp.exp(x)
@@ -124,10 +115,8 @@ class Log(Elementwise):
         return dy / self.inputs[0]
 
 
-class Sqrt(Elementwise):
+class Sqrt(Elementwise, saves_output=True):
     """y = x^(1/2)        dx = dy / 2y"""
-
-    saves_output = True
 
     def forward(self, x: Array) -> Array:
         return self.xp.sqrt(x)
@@ -146,10 +135,8 @@ class Abs(Elementwise):
         return dy * Tensor(self.xp.sign(self.inputs[0].data))
 
 
-class Tanh(Elementwise):
+class Tanh(Elementwise, saves_output=True):
     """y = tanh x        dx = dy (1 - y^2)"""
-
-    saves_output = True
 
     def forward(self, x: Array) -> Array:
         return self.xp.tanh(x)
@@ -158,13 +145,11 @@ class Tanh(Elementwise):
         return dy * (1 - self.output * self.output)
 
 
-class Sigmoid(Elementwise):
+class Sigmoid(Elementwise, saves_output=True):
     """y = 1 / (1 + e^-x) = (1 + tanh(x/2)) / 2        dx = dy y (1 - y)"""
 
-    saves_output = True
-
     def forward(self, x: Array) -> Array:
-        return (1 + self.xp.tanh(x / 2)) / 2
+        return (1 + self.xp.tanh(x * 0.5)) * 0.5
 
     def backward(self, dy: Tensor) -> Tensor:
         return dy * (self.output * (1 - self.output))
@@ -174,17 +159,17 @@ class Relu(Elementwise):
     """y = max(x, 0)        dx = dy where x > 0"""
 
     def forward(self, x: Array) -> Array:
-        return x * (x > 0)
+        return self.xp.maximum(x, 0)
 
     def backward(self, dy: Tensor) -> Tensor:
         return dy * Tensor((self.inputs[0].data > 0).astype(dy.dtype))
 
 
 class Softplus(Elementwise):
-    """y = ln(1 + e^x)        dx = dy sigmoid(x)"""
+    """y = ln(1 + e^x) = max(x, 0) + ln(1 + e^-|x|)        dx = dy sigmoid(x)"""
 
     def forward(self, x: Array) -> Array:
-        return self.xp.logaddexp(x, 0)
+        return self.xp.maximum(x, 0) + self.xp.log1p(self.xp.exp(-self.xp.maximum(x, -x)))
 
     def backward(self, dy: Tensor) -> Tensor:
         return dy * sigmoid(self.inputs[0])
@@ -196,45 +181,54 @@ class Maximum(Elementwise):
     def forward(self, a: Array, b: Array) -> Array:
         return self.xp.maximum(a, b)
 
-    def backward(self, dy: Tensor) -> tuple[Tensor, Tensor]:
-        a_wins = Tensor((self.inputs[0].data >= self.inputs[1].data).astype(dy.dtype))
-        return dy * a_wins, dy * (1 - a_wins)
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        return self.share(self.inputs[0].data >= self.inputs[1].data, dy)
 
 
 class Where(Elementwise):
-    """y = a where condition, b elsewhere        da = dy where condition    db = dy elsewhere"""
-
-    condition: Array
+    """y = a where `option`, a condition, is true, b elsewhere        da = dy where it is    db = dy elsewhere"""
 
     def forward(self, a: Array, b: Array) -> Array:
-        return self.xp.where(self.condition, a, b)
+        return self.xp.where(self.option, a, b)
 
-    def backward(self, dy: Tensor) -> tuple[Tensor, Tensor]:
-        return where(self.condition, dy, 0), where(self.condition, 0, dy)
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        return self.share(self.option, dy)
 
 
-class Cast(Function):
-    """y = x in another dtype        dx = dy in x's"""
-
-    dtype: np.dtype[Any]
+class Cast(Elementwise):
+    """y = x in another dtype, the `option`        dx = dy in x's"""
 
     def forward(self, x: Array) -> Array:
-        return x.astype(self.dtype)
+        return x.astype(self.option)
 
     def backward(self, dy: Tensor) -> Tensor:
         return cast(dy, self.inputs[0].dtype)
 
 
-class ToDevice(Function):
-    """y = x on another device        dx = dy on x's"""
-
-    device: str
+class ToDevice(Elementwise):
+    """y = x on another device, the `option`        dx = dy on x's"""
 
     def forward(self, x: Array) -> Array:
-        return device.to_device(x, self.device)
+        return device.to_device(x, self.option)
 
     def backward(self, dy: Tensor) -> Tensor:
         return to_device(dy, self.inputs[0].device)
+
+
+def as_tensor(x: Any, like: Tensor | None = None) -> Tensor:
+    """x as a Tensor. A Python number, or an array of integers or booleans beside a floating `like`, takes its dtype and device."""
+    if isinstance(x, Tensor):
+        return x
+    if like is None:
+        return Tensor(np.asarray(x, dtype=np.float32 if isinstance(x, float) else None))
+    xp = device.array_module(like.data)
+    dtype = like.dtype if not hasattr(x, "dtype") or x.dtype.kind in "biu" else None
+    return Tensor(xp.asarray(x, dtype=dtype))
+
+
+def pair(a: Any, b: Any) -> tuple[Tensor, Tensor]:
+    """Both as Tensors, where at least one is one already."""
+    return (a, as_tensor(b, like=a)) if isinstance(a, Tensor) else (as_tensor(a, like=b), as_tensor(b))
 
 
 def add(a: Any, b: Any) -> Tensor:
@@ -261,7 +255,9 @@ def pow(x: Tensor, exponent: Any) -> Tensor:
     """x to the power of a number, or of a Tensor where x > 0."""
     if isinstance(exponent, Tensor):
         return exp(exponent * log(x))
-    return Pow.apply(x, p=exponent)
+    if exponent == 0:
+        return Tensor(device.array_module(x.data).ones_like(x.data))
+    return x if exponent == 1 else Pow.apply(x, option=exponent)
 
 
 def exp(x: Any) -> Tensor:
@@ -285,39 +281,64 @@ def tanh(x: Any) -> Tensor:
 
 
 def sigmoid(x: Any) -> Tensor:
+    """1 / (1 + e^-x)"""
     return Sigmoid.apply(as_tensor(x))
 
 
+def log_sigmoid(x: Any) -> Tensor:
+    """ln sigmoid(x), without overflow."""
+    return -softplus(-as_tensor(x))
+
+
 def relu(x: Any) -> Tensor:
+    """max(x, 0)"""
     return Relu.apply(as_tensor(x))
 
 
 def softplus(x: Any) -> Tensor:
+    """ln(1 + e^x), without overflow."""
     return Softplus.apply(as_tensor(x))
 
 
 def maximum(a: Any, b: Any) -> Tensor:
+    """The larger of a and b, element by element; where they are equal a gets the gradient."""
     return Maximum.apply(*pair(a, b))
 
 
 def minimum(a: Any, b: Any) -> Tensor:
+    """The smaller of a and b, element by element; where they are equal a gets the gradient."""
+    a, b = pair(a, b)
     return -maximum(-a, -b)
 
 
 def clip(x: Tensor, low: float, high: float) -> Tensor:
     """x kept within [low, high]; no gradient outside."""
+    if low > high:
+        raise ValueError(f"clip: low must be at most high, got low={low}, high={high}")
     return minimum(maximum(x, low), high)
 
 
 def where(condition: Any, a: Any, b: Any) -> Tensor:
-    """a where `condition` (a boolean array or Tensor), b elsewhere."""
+    """a where `condition` (a boolean array or Tensor), b elsewhere. At least one of a and b is a Tensor."""
     condition = condition.data if isinstance(condition, Tensor) else condition
-    return Where.apply(*pair(a, b), condition=condition)
+    return Where.apply(*pair(a, b), option=condition)
 
 
 def cast(x: Tensor, dtype: Any) -> Tensor:
-    return x if x.dtype == dtype else Cast.apply(x, dtype=np.dtype(dtype))
+    """x in another dtype."""
+    return x if x.dtype == dtype else Cast.apply(x, option=np.dtype(dtype))
 
 
 def to_device(x: Tensor, target: str) -> Tensor:
-    return x if x.device == target else ToDevice.apply(x, device=target)
+    """x on "cpu", "cuda" or "cuda:i"."""
+    return x if x.device == target else ToDevice.apply(x, option=target)
+
+
+def dropout(x: Tensor, p: float = 0.5, *, rng: Rng = None) -> Tensor:
+    """Each element 0 with probability p, and divided by 1 - p otherwise, so that its mean is x (Srivastava et al. 2014)."""
+    if not 0 <= p < 1:
+        raise ValueError(f"dropout: p is a probability in [0, 1), got {p}")
+    if p == 0:
+        return x
+    kept = generator(rng).random(x.shape, dtype=np.float32) >= p
+    return x * Tensor(device.array_module(x.data).asarray(kept * np.float32(1 / (1 - p)), dtype=x.dtype))

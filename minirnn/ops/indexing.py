@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -32,20 +33,10 @@ class PutItem(Function):
 
     def forward(self, x: Array) -> Array:
         y = self.xp.zeros(self.shape, x.dtype)
-        if _is_basic(self.index):
-            y[self.index] = x
-        else:
-            self.xp.add.at(y, self.index, x)
-        return y
+        return _put(self.xp, y, self.index, x, unique=_is_basic(self.index))
 
     def backward(self, dy: Tensor) -> Tensor:
         return GetItem.apply(dy, index=self.index)
-
-
-def _is_basic(index: Any) -> bool:
-    """Whether `index` picks every element at most once."""
-    parts = index if isinstance(index, tuple) else (index,)
-    return all(p is None or p is Ellipsis or isinstance(p, (int, np.integer, slice)) for p in parts)
 
 
 class TakeRows(Function):
@@ -58,7 +49,7 @@ class TakeRows(Function):
     unique: bool
 
     def forward(self, w: Array) -> Array:
-        return w[self.ids]
+        return w.take(self.ids, 0)
 
     def backward(self, dy: Tensor) -> Tensor:
         return PutRows.apply(dy, ids=self.ids, rows=self.inputs[0].shape[0], unique=self.unique)
@@ -72,19 +63,64 @@ class PutRows(Function):
     unique: bool
 
     def forward(self, x: Array) -> Array:
-        if not self.unique and x.dtype.kind == "f":
-            flat = x.reshape(len(x), -1)
-            kernel = registry.fused("embedding", x)
-            return kernel.backward(flat, self.ids, self.rows).reshape(self.rows, *x.shape[1:])
-        y = self.xp.zeros((self.rows, *x.shape[1:]), x.dtype)
+        shape = (self.rows, *x.shape[1:])
         if self.unique:
-            y[self.ids] = x
-        else:
-            self.xp.add.at(y, self.ids, x)
-        return y
+            return _put(self.xp, self.xp.zeros(shape, x.dtype), self.ids, x, unique=True)
+        flat = x.reshape(len(x), math.prod(x.shape[1:]))
+        return registry.fused("embedding", x).backward(flat, self.ids, self.rows).reshape(shape)
 
     def backward(self, dy: Tensor) -> Tensor:
         return TakeRows.apply(dy, ids=self.ids, unique=self.unique)
+
+
+class TakeAlongAxis(Function):
+    """y = x[.., indices, ..], the indices standing along `axis`        dx = zeros with dy added there"""
+
+    indices: Array
+    axis: int
+    unique: bool
+
+    def forward(self, x: Array) -> Array:
+        return self.xp.take_along_axis(x, self.indices, self.axis)
+
+    def backward(self, dy: Tensor) -> Tensor:
+        options = {"indices": self.indices, "axis": self.axis, "size": self.inputs[0].shape[self.axis], "unique": self.unique}
+        return PutAlongAxis.apply(dy, **options)
+
+
+class PutAlongAxis(Function):
+    """y = zeros with x added at y[.., indices, ..], the indices standing along `axis`        dx = dy[.., indices, ..]"""
+
+    indices: Array
+    axis: int
+    size: int
+    unique: bool
+
+    def forward(self, x: Array) -> Array:
+        y = self.xp.zeros((*x.shape[: self.axis], self.size, *x.shape[self.axis + 1 :]), x.dtype)
+        grid = list(self.xp.ogrid[tuple(slice(n) for n in x.shape)])
+        grid[self.axis] = self.indices
+        return _put(self.xp, y, tuple(grid), x, self.unique)
+
+    def backward(self, dy: Tensor) -> Tensor:
+        return TakeAlongAxis.apply(dy, indices=self.indices, axis=self.axis, unique=self.unique)
+
+
+def _put(xp: Any, y: Array, index: Any, x: Array, unique: bool) -> Array:
+    """x added to y, which is zero, at `index`; `unique`: no element is meant twice."""
+    if unique:
+        y[index] = x
+    else:
+        xp.add.at(y, index, x)
+    return y
+
+
+def _is_basic(index: Any) -> bool:
+    """Whether `index` picks every element at most once."""
+    parts = index if isinstance(index, tuple) else (index,)
+    return all(
+        p is None or p is Ellipsis or isinstance(p, (int, np.integer, slice)) or (hasattr(p, "dtype") and p.dtype == bool) for p in parts
+    )
 
 
 def getitem(x: Tensor, index: Any) -> Tensor:
@@ -93,19 +129,59 @@ def getitem(x: Tensor, index: Any) -> Tensor:
     return GetItem.apply(x, index=parts)
 
 
+def _check_ids(name: str, ids: Array, rows: int) -> None:
+    if ids.dtype.kind not in "iu":
+        raise TypeError(f"{name}: ids must be integers, got {ids.dtype}")
+    if ids.size and (ids.min() < 0 or ids.max() >= rows):
+        worst = ids.max() if ids.max() >= rows else ids.min()
+        raise IndexError(f"{name}: id {worst} is outside 0..{rows - 1}, the {rows} rows that there are")
+
+
 def take_rows(w: Tensor, ids: Array, unique: bool = False) -> Tensor:
     """Rows `ids` (integers of any shape) of w (V, ...): shape ids.shape + w.shape[1:].
 
     `unique=True` promises that no row is taken twice, which makes the gradient a plain assignment.
     """
-    if ids.dtype.kind not in "iu":
-        raise TypeError(f"take_rows: ids must be integers, got {ids.dtype}")
-    if ids.size and (ids.min() < 0 or ids.max() >= w.shape[0]):
-        worst = ids.max() if ids.max() >= w.shape[0] else ids.min()
-        raise IndexError(f"take_rows: id {worst} is outside 0..{w.shape[0] - 1}, the rows of w {w.shape}")
+    _check_ids("take_rows", ids, w.shape[0])
     return TakeRows.apply(w, ids=ids.reshape(-1), unique=unique).reshape(ids.shape + w.shape[1:])
 
 
 def put_rows(x: Tensor, ids: Array, rows: int, unique: bool = False) -> Tensor:
-    """Zeros (rows, ...) to which row s of x (S, ...) is added at ids[s]: the inverse of `take_rows`."""
+    """Zeros (rows, ...) to which row s of x (S, ...) is added at ids[s] (S,): the inverse of `take_rows`.
+
+    `unique=True` promises that no row is written twice.
+    """
+    if ids.shape != x.shape[:1]:
+        raise ValueError(f"put_rows: ids must be (S,) for x (S, ...) = {x.shape}, got {ids.shape}")
+    _check_ids("put_rows", ids, rows)
     return PutRows.apply(x, ids=ids, rows=rows, unique=unique)
+
+
+def take_along_axis(x: Tensor, indices: Array, axis: int = -1, unique: bool = False) -> Tensor:
+    """y[a, k, b] = x[a, indices[a, k, b], b] where k stands at `axis`: gather.
+
+    indices  integers in 0..n-1, n the length of that axis; the shape of x but for it
+    unique   promises that no element is taken twice, which makes the gradient a plain assignment
+    """
+    axis = _check_along("take_along_axis", x, indices, axis)
+    _check_ids("take_along_axis", indices, x.shape[axis])
+    return TakeAlongAxis.apply(x, indices=indices, axis=axis, unique=unique)
+
+
+def put_along_axis(x: Tensor, indices: Array, size: int, axis: int = -1, unique: bool = False) -> Tensor:
+    """Zeros, `size` along `axis`, to which x[a, k, b] is added at [a, indices[a, k, b], b]: scatter, the inverse of `take_along_axis`."""
+    axis = _check_along("put_along_axis", x, indices, axis)
+    if indices.shape[axis] != x.shape[axis]:
+        raise ValueError(f"put_along_axis: indices must have the shape of x {x.shape}, got {indices.shape}")
+    _check_ids("put_along_axis", indices, size)
+    return PutAlongAxis.apply(x, indices=indices, axis=axis, size=size, unique=unique)
+
+
+def _check_along(name: str, x: Tensor, indices: Array, axis: int) -> int:
+    """`axis`, counted from the front."""
+    if not -x.ndim <= axis < x.ndim:
+        raise ValueError(f"{name}: axis {axis} is out of range for x {x.shape}")
+    axis %= x.ndim
+    if indices.ndim != x.ndim or any(n != m for k, (n, m) in enumerate(zip(indices.shape, x.shape, strict=True)) if k != axis):
+        raise ValueError(f"{name}: indices must have the shape of x {x.shape} but for axis {axis}, got {indices.shape}")
+    return axis

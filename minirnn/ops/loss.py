@@ -1,12 +1,15 @@
-"""Losses that would cost several passes over the logits if they were composed."""
+"""Losses: with weights (a mask is one), and reduced to a number."""
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from minirnn.autograd import Function
 from minirnn.device import Array, array_module
 from minirnn.kernels import registry
+from minirnn.ops.broadcast import fits
+from minirnn.ops.elementwise import as_tensor, exp, softplus
 from minirnn.ops.reduction import softmax
 from minirnn.ops.shape import expand_dims, reshape
 from minirnn.tensor import Tensor
@@ -50,23 +53,27 @@ class CrossEntropyGrad(Function):
         return p * (d2x - (p * d2x).sum(1, keepdims=True)) * expand_dims(dloss, 1), ((p - Tensor(q)) * d2x).sum(1)
 
 
-def reduce(losses: Tensor, reduction: Reduction, weights: Array | None = None) -> Tensor:
+def _reduce(name: str, losses: Tensor, reduction: Reduction, weights: Array | None) -> Tensor:
     """`losses` as they are ("none"), their "sum", or their "mean"; `weights` multiply them first and the mean divides by their sum.
 
     A mask is a weight of zeros and ones.
     """
+    if reduction not in ("none", "mean", "sum"):
+        raise ValueError(f'{name}: reduction must be "none", "mean" or "sum", got {reduction!r}')
     if weights is not None:
-        weights = array_module(losses.data).asarray(weights, dtype=losses.dtype)
-        if weights.shape != losses.shape:
-            raise ValueError(f"weights must have one entry for each loss, {losses.shape}, got {weights.shape}")
+        if not fits(weights.shape, losses.shape):
+            raise ValueError(f"{name}: weights must have a shape that broadcasts to the losses {losses.shape}, got {weights.shape}")
+        xp = array_module(losses.data)
+        weights = xp.broadcast_to(xp.asarray(weights, dtype=losses.dtype), losses.shape)
         losses = losses * Tensor(weights)
     if reduction == "none":
         return losses
     if reduction == "sum":
         return losses.sum()
-    if reduction == "mean":
-        return losses.sum() / float(losses.size if weights is None else weights.sum())
-    raise ValueError(f'reduction must be "none", "mean" or "sum", got {reduction!r}')
+    total = losses.size if weights is None else float(weights.sum())
+    if not total:
+        raise ValueError(f"{name}: there is nothing to average: the losses are {losses.shape} and their weights add up to 0")
+    return losses.sum() / total
 
 
 def cross_entropy(
@@ -76,7 +83,7 @@ def cross_entropy(
 
     logits           (..., V)
     targets          (...) integers in 0..V-1
-    weights          (...) or None: what each loss counts; 0 leaves a position out
+    weights          None or an array that broadcasts to (...): what each loss counts; 0 leaves a position out
     label_smoothing  share of the target's probability that is spread over all V classes
     reduction        "mean" (over the weights' sum), "sum", or "none" for the losses (...)
     """
@@ -88,4 +95,41 @@ def cross_entropy(
         raise IndexError(f"cross_entropy: targets span {targets.min()}..{targets.max()}, the logits have classes 0..{logits.shape[-1] - 1}")
     rows = reshape(logits, (-1, logits.shape[-1]))
     losses = CrossEntropy.apply(rows, targets=targets.reshape(-1), label_smoothing=label_smoothing)
-    return reduce(reshape(losses, targets.shape), reduction, weights)
+    return _reduce("cross_entropy", reshape(losses, targets.shape), reduction, weights)
+
+
+def mse_loss(x: Tensor, target: Tensor | Array, *, weights: Array | None = None, reduction: Reduction = "mean") -> Tensor:
+    """(x - target)^2, element by element. Weights and reduction as in `cross_entropy`; weights broadcast."""
+    x, target = _alike("mse_loss", x, target)
+    return _reduce("mse_loss", (x - target) ** 2, reduction, weights)
+
+
+def gaussian_nll_loss(
+    mean: Tensor, log_std: Tensor, target: Tensor | Array, *, weights: Array | None = None, reduction: Reduction = "mean"
+) -> Tensor:
+    """-ln N(target; mean, std^2) = ((target - mean) / std)^2 / 2 + ln std + ln(2 pi) / 2, element by element. `log_std` broadcasts.
+
+    Weights and reduction as in `cross_entropy`; weights broadcast.
+    """
+    mean, target = _alike("gaussian_nll_loss", mean, target)
+    losses = ((target - mean) * exp(-log_std)) ** 2 * 0.5 + log_std + 0.5 * math.log(2 * math.pi)
+    return _reduce("gaussian_nll_loss", losses, reduction, weights)
+
+
+def binary_cross_entropy_with_logits(
+    logits: Tensor, targets: Tensor | Array, *, weights: Array | None = None, reduction: Reduction = "mean"
+) -> Tensor:
+    """-t ln p - (1 - t) ln(1 - p) = ln(1 + e^x) - t x, with p = sigmoid(x), element by element; targets t in [0, 1].
+
+    Weights and reduction as in `cross_entropy`; weights broadcast.
+    """
+    logits, targets = _alike("binary_cross_entropy_with_logits", logits, targets)
+    return _reduce("binary_cross_entropy_with_logits", softplus(logits) - targets * logits, reduction, weights)
+
+
+def _alike(name: str, x: Tensor, target: Tensor | Array) -> tuple[Tensor, Tensor]:
+    """Both as Tensors of one shape: a target that broadcast would be a mistake that nobody sees."""
+    target = as_tensor(target, like=x)
+    if target.shape != x.shape:
+        raise ValueError(f"{name}: the target must have the shape of the prediction, {x.shape}, got {target.shape}")
+    return x, target

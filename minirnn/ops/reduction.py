@@ -1,49 +1,17 @@
-"""Sums, means, extremes and normalisers over axes, and their opposite: broadcasting."""
+"""Sums, means, extremes and normalisers over axes."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
+
+import numpy as np
 
 from minirnn.autograd import Function
-from minirnn.device import Array
+from minirnn.device import Array, array_module
+from minirnn.ops.broadcast import broadcast_to, fits
+from minirnn.ops.elementwise import where
 from minirnn.tensor import Axis, Tensor
-
-
-def _axes(axis: Axis, ndim: int) -> tuple[int, ...]:
-    """`axis` as a tuple of non-negative numbers; None means all."""
-    if axis is None:
-        return tuple(range(ndim))
-    axes = (axis,) if isinstance(axis, int) else axis
-    for a in axes:
-        if not -ndim <= a < ndim:
-            raise ValueError(f"axis {a} is out of range for a tensor with {ndim} axes")
-    return tuple(a % ndim for a in axes)
-
-
-class BroadcastTo(Function):
-    """y = x repeated to `shape`        dx = dy summed over the repeats"""
-
-    shape: tuple[int, ...]
-
-    def forward(self, x: Array) -> Array:
-        return self.xp.broadcast_to(x, self.shape)
-
-    def backward(self, dy: Tensor) -> Tensor:
-        return sum_to(dy, self.inputs[0].shape)
-
-
-class SumTo(Function):
-    """y = x summed over the axes along which `shape` would be broadcast to x's        dx = dy repeated"""
-
-    shape: tuple[int, ...]
-
-    def forward(self, x: Array) -> Array:
-        lead = x.ndim - len(self.shape)
-        stretched = [lead + k for k, n in enumerate(self.shape) if n == 1 and x.shape[lead + k] != 1]
-        return x.sum((*range(lead), *stretched), keepdims=True).reshape(self.shape)
-
-    def backward(self, dy: Tensor) -> Tensor:
-        return broadcast_to(dy, self.inputs[0].shape)
 
 
 class Sum(Function):
@@ -73,38 +41,37 @@ class Max(Function):
 
 
 class LogSumExp(Function):
-    """y = ln sum e^x over `axes`        dx = dy e^(x - y)"""
+    """y = ln sum e^x over `axes`        dx = dy softmax(x)"""
 
-    saves_output = True
     axes: tuple[int, ...]
 
     def forward(self, x: Array) -> Array:
-        top = x.real.max(self.axes, keepdims=True, initial=-self.xp.inf)
-        top = self.xp.where(self.xp.isfinite(top), top, 0).astype(top.dtype)  # rows of -inf give -inf, not NaN
-        return self.xp.log(self.xp.exp(x - top).sum(self.axes, keepdims=True)) + top
+        top = _finite_max(self.xp, x, self.axes)
+        with np.errstate(divide="ignore"):  # elements that are all -inf give -inf
+            return self.xp.log(self.xp.exp(x - top).sum(self.axes, keepdims=True)) + top
 
     def backward(self, dy: Tensor) -> Tensor:
-        return dy * (self.inputs[0] - self.output).exp()
+        return dy * Softmax.apply(self.inputs[0], axes=self.axes, mask=None)
 
 
 class Softmax(Function):
-    """y = e^x / sum e^x along `axis`, over the elements where `mask` is true        dx = y (dy - sum(y dy))"""
+    """y = e^x / sum e^x over `axes`, of the elements where `mask` is true        dx = y (dy - sum(y dy))"""
 
     saves_output = True
-    axis: int
+    axes: tuple[int, ...]
     mask: Array | None
 
     def forward(self, x: Array) -> Array:
-        allowed = True if self.mask is None else self.mask
-        top = x.real.max(self.axis, keepdims=True, initial=-self.xp.inf, where=allowed)
-        top = self.xp.where(self.xp.isfinite(top), top, 0).astype(top.dtype)
-        y = self.xp.exp(x - top if self.mask is None else self.xp.where(allowed, x - top, -self.xp.inf))
-        total = y.sum(self.axis, keepdims=True)
-        return y / self.xp.where(total == 0, 1, total)  # a row with nothing allowed is all zeros
+        x = x if self.mask is None else self.xp.where(self.mask, x, -self.xp.inf)
+        y = x - _finite_max(self.xp, x, self.axes)
+        self.xp.exp(y, out=y)
+        total = y.sum(self.axes, keepdims=True)
+        y /= self.xp.where(total == 0, 1, total)  # where nothing is allowed, all are zero
+        return y
 
     def backward(self, dy: Tensor) -> Tensor:
         y = self.output
-        return y * (dy - sum(y * dy, self.axis, keepdims=True))
+        return y * (dy - sum(y * dy, self.axes, keepdims=True))
 
 
 class LogSoftmax(Function):
@@ -114,34 +81,85 @@ class LogSoftmax(Function):
     axis: int
 
     def forward(self, x: Array) -> Array:
-        shifted = x - x.real.max(self.axis, keepdims=True)
-        return shifted - self.xp.log(self.xp.exp(shifted).sum(self.axis, keepdims=True))
+        y = x - _finite_max(self.xp, x, (self.axis,))
+        y -= self.xp.log(self.xp.exp(y).sum(self.axis, keepdims=True))
+        return y
 
     def backward(self, dy: Tensor) -> Tensor:
         return dy - self.output.exp() * sum(dy, self.axis, keepdims=True)
 
 
-def _reduce(operation: type[Function], x: Tensor, axis: Axis, keepdims: bool) -> Tensor:
-    axes = _axes(axis, x.ndim)
+class Standardize(Function):
+    """y = (x - mean x) r, r = 1 / sqrt(var x + eps) over `axes`        dx = r (dy - mean dy - y mean(y dy)) - dr r^2 y / n
+
+    r is the second output, because the derivative needs it; n elements are standardised together.
+    """
+
+    saves_output = True
+    axes: tuple[int, ...]
+    eps: float
+
+    def forward(self, x: Array) -> tuple[Array, Array]:
+        y = x - x.mean(self.axes, keepdims=True)
+        r = 1 / self.xp.sqrt((y * y).mean(self.axes, keepdims=True) + self.eps)
+        y *= r
+        return y, r
+
+    def backward(self, dy: Tensor | None, dr: Tensor | None) -> Tensor | None:
+        y, r = self.outputs
+        n = math.prod(y.shape[k] for k in self.axes)
+        by_y = None if dy is None else r * (dy - mean(dy, self.axes, keepdims=True) - y * mean(y * dy, self.axes, keepdims=True))
+        by_r = None if dr is None else dr * r * r * y / -n
+        return by_y + by_r if by_y is not None and by_r is not None else by_y if by_r is None else by_r
+
+
+def _finite_max(xp: Any, x: Array, axes: tuple[int, ...]) -> Array:
+    """The largest real part over `axes`; 0 where it is not finite, so that x less it is never inf - inf."""
+    top = x.real.max(axes, keepdims=True, initial=-xp.inf)
+    return xp.where(xp.isfinite(top), top, 0)
+
+
+def _check_mask(name: str, x: Tensor, mask: Array) -> Array:
+    """`mask`, which is boolean: weights that were taken for one would silently mean something else."""
+    if mask.dtype != bool or not fits(mask.shape, x.shape):
+        raise ValueError(f"{name}: mask must be boolean, of a shape that broadcasts to x {x.shape}, got {mask.dtype} {mask.shape}")
+    return mask
+
+
+def _axes(name: str, x: Tensor, axis: Axis) -> tuple[int, ...]:
+    """`axis` as a tuple of different numbers, counted from the front; None means all."""
+    given = tuple(range(x.ndim)) if axis is None else (axis,) if isinstance(axis, int) else tuple(axis)
+    for a in given:
+        if not -x.ndim <= a < x.ndim:
+            raise ValueError(f"{name}: axis {a} is out of range for x {x.shape}")
+    axes = tuple(a % x.ndim for a in given)
+    if len(set(axes)) < len(axes):
+        raise ValueError(f"{name}: axis {given} names an axis of x {x.shape} twice")
+    return axes
+
+
+def _reduce(name: str, operation: type[Function], x: Tensor, axis: Axis, keepdims: bool) -> Tensor:
+    axes = _axes(name, x, axis)
     y = operation.apply(x, axes=axes)
     return y if keepdims else y.reshape(tuple(n for k, n in enumerate(x.shape) if k not in axes))
 
 
-def broadcast_to(x: Tensor, shape: tuple[int, ...]) -> Tensor:
-    return x if x.shape == shape else BroadcastTo.apply(x, shape=shape)
+def sum(x: Tensor, axis: Axis = None, keepdims: bool = False, *, mask: Array | None = None) -> Tensor:
+    """Sum over `axis` (a number, a tuple, or None for all), of the elements where `mask` (boolean, broadcast to x) is true."""
+    return _reduce("sum", Sum, x if mask is None else where(_check_mask("sum", x, mask), x, 0), axis, keepdims)
 
 
-def sum_to(x: Tensor, shape: tuple[int, ...]) -> Tensor:
-    return x if x.shape == shape else SumTo.apply(x, shape=shape)
-
-
-def sum(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """Sum over `axis`: a number, a tuple, or None for all."""
-    return _reduce(Sum, x, axis, keepdims)
-
-
-def mean(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    return sum(x, axis, keepdims) / math.prod(x.shape[k] for k in _axes(axis, x.ndim))
+def mean(x: Tensor, axis: Axis = None, keepdims: bool = False, *, mask: Array | None = None) -> Tensor:
+    """Mean over `axis` of the elements where `mask` (boolean, broadcast to x) is true; 0 where none is."""
+    axes = _axes("mean", x, axis)
+    if mask is None:
+        count = math.prod(x.shape[k] for k in axes)
+        if not count:
+            raise ValueError(f"mean: there is nothing to average over axis {axis} of x {x.shape}")
+        return sum(x, axes, keepdims) / count
+    total = sum(x, axes, keepdims, mask=mask)
+    counts = array_module(x.data).broadcast_to(mask, x.shape).sum(axes, keepdims=keepdims)
+    return total / Tensor(counts.clip(1).astype(x.dtype))
 
 
 def var(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
@@ -151,7 +169,11 @@ def var(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
 
 
 def max(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    return _reduce(Max, x, axis, keepdims)
+    """The largest over `axis`; the gradient goes in equal parts to all that tie."""
+    axes = _axes("max", x, axis)
+    if not math.prod(x.shape[k] for k in axes):
+        raise ValueError(f"max: there is nothing to choose from over axis {axis} of x {x.shape}")
+    return _reduce("max", Max, x, axes, keepdims)
 
 
 def min(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
@@ -159,14 +181,36 @@ def min(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
 
 
 def logsumexp(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """ln sum e^x, without overflow."""
-    return _reduce(LogSumExp, x, axis, keepdims)
+    """ln sum e^x, without overflow; -inf, with gradient zero, where every element is -inf."""
+    return _reduce("logsumexp", LogSumExp, x, axis, keepdims)
 
 
 def softmax(x: Tensor, axis: int = -1, mask: Array | None = None) -> Tensor:
     """Probabilities along `axis`; where `mask` (boolean, broadcast to x) is false they are zero, and so is a row with nothing allowed."""
-    return Softmax.apply(x, axis=axis, mask=mask)
+    allowed = None if mask is None else _check_mask("softmax", x, mask)
+    return Softmax.apply(x, axes=_axes("softmax", x, axis), mask=allowed)
 
 
 def log_softmax(x: Tensor, axis: int = -1) -> Tensor:
+    """ln softmax(x), without overflow."""
+    (axis,) = _axes("log_softmax", x, axis)
     return LogSoftmax.apply(x, axis=axis)
+
+
+def layer_norm(
+    x: Tensor, shape: int | tuple[int, ...], weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+) -> Tensor:
+    """y = (x - mean x) / sqrt(var x + eps) weight + bias, over the last axes of x, whose lengths are `shape` (Ba et al. 2016).
+
+    weight and bias have that shape, or are None.
+    """
+    shape = (shape,) if isinstance(shape, int) else tuple(shape)
+    ahead = x.ndim - len(shape)
+    if ahead < 0 or x.shape[ahead:] != shape or 0 in shape:
+        raise ValueError(f"layer_norm: the last axes of x must be shape = {shape}, none of them 0, got x {x.shape}")
+    for name, parameter in (("weight", weight), ("bias", bias)):
+        if parameter is not None and parameter.shape != shape:
+            raise ValueError(f"layer_norm: {name} must have the shape {shape} that is normalised, got {parameter.shape}")
+    y, _ = Standardize.apply_all(x, axes=tuple(range(ahead, x.ndim)), eps=eps)
+    y = y if weight is None else y * weight
+    return y if bias is None else y + bias
