@@ -116,7 +116,7 @@ class Run:
                 training=from_json(TrainingOptions, content["training"], f"{file}: training"),
                 data=from_json(DataArguments, content["data"], f"{file}: data"),
                 seed=int(content["seed"]),
-                device=str(content["device"]),
+                device=content["device"],
                 kernel=content["kernel"],
             )
         except (KeyError, TypeError, ValueError) as error:
@@ -135,6 +135,9 @@ class Run:
         """Write `config.json` and the task's extras, into a folder that is locked and holds no other run."""
         check_free(self.folder)
         task.save_extras(self.folder)
+        self.write_config(task)
+
+    def write_config(self, task: Task[Any, Any]) -> None:
         described = {
             "format": FORMAT,
             "model": self.model,

@@ -13,12 +13,16 @@ from minirnn.files import write_atomically
 DPI = 120
 
 
+class NoMatplotlib(MinirnnError):
+    """Matplotlib, an extra, is not installed."""
+
+
 def figure(width: float, height: float) -> Any:
-    """An empty Matplotlib figure, in inches. Raises MinirnnError where Matplotlib is not installed."""
+    """An empty Matplotlib figure, in inches. Raises NoMatplotlib where Matplotlib is not installed."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise MinirnnError('pictures need Matplotlib: pip install "minirnn[demo]"') from None
+        raise NoMatplotlib('pictures need Matplotlib: pip install "minirnn[demo]"') from None
     return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
 
 

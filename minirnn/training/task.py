@@ -91,6 +91,15 @@ class TrainingOptions:
     patience: int = 0
     validate_every: int = 0
 
+    def __post_init__(self) -> None:
+        if not self.lr > 0:
+            raise ValueError(f"lr must be above 0, got {self.lr}")
+        if not 0 <= self.average < 1:
+            raise ValueError(f"average must lie in [0, 1), got {self.average}")
+        for name in ("weight_decay", "warmup", "clip", "epochs", "minutes", "patience", "validate_every"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+
 
 @dataclass(frozen=True)
 class Demo:
@@ -122,6 +131,7 @@ class Task(ABC, Generic[Config, Batch]):
     evaluation_options: ClassVar[frozenset[str]] = frozenset()  # keywords of `evaluate` that the command line may pass, as "beam"
 
     model: Module
+    data: DataArguments
     config: Config  # with what `build` took from the data, as sizes of vocabularies: this one is saved, and given to `restore`
 
     @classmethod
@@ -171,6 +181,10 @@ class Task(ABC, Generic[Config, Batch]):
     @abstractmethod
     def samples(self, count: int, split: Split = "test") -> list[dict[str, str]]:
         """A few examples as rows of a table, column by name, such as source, output, reference."""
+
+    def describe(self) -> str:
+        """What is learnt from what, in a few lines for the demo: the data with whom to credit, the model's size."""
+        return f"{type(self.model).__name__} with {self.model.num_parameters():,} parameters learns from {self.data.source}"
 
     def pictures(self, folder: Path) -> list[Path]:
         """Draw what shows how the model works into the run's folder; the paths. Needs Matplotlib, and may be empty."""
