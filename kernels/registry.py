@@ -212,7 +212,7 @@ def _costs(T: int, N: int, D: int, H: int, dtype: np.dtype[Any], cell: str, meas
         f"input {_si(3 * T * projection, 'FLOP')}",
     ]
     if measure:
-        seconds = _time_products(T, N, D, H, G, dtype)
+        seconds = matmul_seconds(T, N, D, H, G, dtype)
         lines.append(
             f"  floor              {1e3 * seconds:.3g} ms: these products alone, NumPy, best of 5 ({_si(total / seconds, 'FLOP/s')})"
         )
@@ -229,7 +229,7 @@ def _si(value: float, unit: str) -> str:
     return f"{value:.3g} {prefixes[0]}{unit}"
 
 
-def _time_products(T: int, N: int, D: int, H: int, G: int, dtype: np.dtype[Any]) -> float:
+def matmul_seconds(T: int, N: int, D: int, H: int, G: int, dtype: np.dtype[Any]) -> float:
     """Seconds of a layer's matrix products, forward and backward, without anything between them: the best of five rounds."""
     from time import perf_counter
 
