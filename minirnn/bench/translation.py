@@ -62,11 +62,9 @@ def torch_twin(model: Seq2Seq) -> Any:
             outputs, (h, cell) = self.encoder(packed)
             memory = pad_packed_sequence(outputs)[0].transpose(0, 1)  # (N, T, D)
             N = len(lengths)
-            start = [
-                torch.tanh(bridge(s.reshape(c.layers, -1, N, c.encoder_hidden).permute(0, 2, 1, 3).reshape(c.layers, N, -1)))
-                for bridge, s in ((self.bridge_h, h), (self.bridge_c, cell))
-            ]
-            states = self.decoder(self.dropout(self.target_embedding(given)), tuple(start))[0].transpose(0, 1)  # (N, L, H)
+            v, w = (s.reshape(c.layers, -1, N, c.encoder_hidden).permute(0, 2, 1, 3).reshape(c.layers, N, -1) for s in (h, cell))
+            start = (torch.tanh(self.bridge_h(v)), self.bridge_c(w))
+            states = self.decoder(self.dropout(self.target_embedding(given)), start)[0].transpose(0, 1)  # (N, L, H)
             scores = self.attention["query"](states) @ memory.transpose(1, 2)  # (N, L, T)
             padding = torch.arange(memory.shape[1]) >= lengths[:, None]  # (N, T)
             context = scores.masked_fill(padding[:, None], -torch.inf).softmax(-1) @ memory  # (N, L, D)
