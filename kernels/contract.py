@@ -128,10 +128,10 @@ def check_packed(cell: str, gates: int, z: Array, w_hh: Array, batch_sizes: Arra
             f"{cell}: batch_sizes must be a non-increasing (T,) array of counts >= 1, got {np.array2string(batch_sizes, threshold=8)}; "
             "sort the sequences by length, longest first (minirnn.nn.pack does)"
         )
-    hidden = w_hh.shape[-1]
+    hidden, wide = w_hh.shape[-1], f"{gates}H" if gates > 1 else "H"
     expected = {
-        "w_hh": (f"({gates}H, H)", w_hh, (gates * hidden, hidden)),
-        "z": (f"(S, {gates}H)", z, (int(batch_sizes.sum()), gates * hidden)),
+        "w_hh": (f"({wide}, H)", w_hh, (gates * hidden, hidden)),
+        "z": (f"(S, {wide})", z, (int(batch_sizes.sum()), gates * hidden)),
         **{name: ("(N, H)", state, (int(batch_sizes[0]), hidden)) for name, state in states.items()},
     }
     if b_hn is not None:
