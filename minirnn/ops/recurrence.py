@@ -11,10 +11,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from minirnn.autograd import Function, alias, enable_grad, grad, is_recording
+from minirnn.autograd import Function, enable_grad, grad, is_recording
 from minirnn.device import Array, device_of
 from minirnn.diagnostics import time_step
 from minirnn.kernels import registry
+from minirnn.kernels.contract import check_packed
 from minirnn.ops.elementwise import relu, sigmoid, tanh
 from minirnn.ops.linalg import linear
 from minirnn.ops.shape import concatenate, split
@@ -81,24 +82,28 @@ class RecurrenceGrad(Function):
     def backward(self, *grads: Tensor | None) -> Sequence[Tensor | None]:
         create = is_recording()
         with enable_grad():
-            inputs = [alias(t) if create else t.detach().requires_grad_() for t in self.inputs]
+            inputs = [t[...] if create else t.detach().requires_grad_() for t in self.inputs]  # places of their own on the tape
             primals, cotangents = inputs[: self.arity], inputs[self.arity :]
             outputs = self.unrolled(*primals, **self.options)
             outputs = tuple(y for y, there in zip(outputs, self.asked, strict=True) if there)
-            first = grad(outputs, primals, cotangents, create_graph=True, allow_unused=True)
+            first = grad(outputs, primals, cotangents, create_graph=True, allow_unused=True, independent=True)
             chosen = [(dx, g) for dx, g in zip(first, grads, strict=True) if dx is not None and g is not None]
-            return grad([dx for dx, _ in chosen], inputs, [g for _, g in chosen], create_graph=create, allow_unused=True)
+            dxs, ddxs = [dx for dx, _ in chosen], [g for _, g in chosen]
+            return grad(dxs, inputs, ddxs, create_graph=create, allow_unused=True, independent=True)
 
     def locate(self, array: Array) -> str:
         return _locate(array, self.options["batch_sizes"])
 
 
-def _steps(batch_sizes: Array) -> Iterator[tuple[int, int, slice]]:
-    """t, n_t, and the rows of step t."""
-    start = 0
-    for t, n in enumerate(batch_sizes.tolist()):
-        yield t, n, slice(start, start + n)
-        start += n
+def _steps(z: Tensor, batch_sizes: Array) -> Iterator[tuple[int, int, Tensor]]:
+    """t, n_t, and the rows of step t (n_t, ...)."""
+    sizes = batch_sizes.tolist()
+    yield from zip(range(len(sizes)), sizes, split(z, sizes, 0), strict=True)
+
+
+def _first(x: Tensor, n: int) -> Tensor:
+    """The rows of the sequences that are still running."""
+    return x if len(x) == n else x[:n]
 
 
 def _last(states: Sequence[Tensor]) -> Tensor:
@@ -109,12 +114,13 @@ def _last(states: Sequence[Tensor]) -> Tensor:
 
 def lstm_unrolled(z: Tensor, w_hh: Tensor, h0: Tensor, c0: Tensor, batch_sizes: Array) -> tuple[Tensor, ...]:
     """The LSTM one step at a time, in primitive operations: for study, and for second derivatives."""
+    check_packed("LSTM", 4, z.data, w_hh.data, batch_sizes, h0=h0.data, c0=c0.data)
     h, c = h0, c0
     hs, cs = [], []
-    for t, n, rows in _steps(batch_sizes):
+    for t, n, z_t in _steps(z, batch_sizes):
         with time_step(t):
-            i, f, g, o = split(z[rows] + linear(h[:n], w_hh), 4)  # (n, H) each
-            c = sigmoid(f) * c[:n] + sigmoid(i) * tanh(g)
+            i, f, g, o = split(z_t + linear(_first(h, n), w_hh), 4)  # (n, H) each
+            c = sigmoid(f) * _first(c, n) + sigmoid(i) * tanh(g)
             h = sigmoid(o) * tanh(c)
         hs.append(h)
         cs.append(c)
@@ -123,24 +129,27 @@ def lstm_unrolled(z: Tensor, w_hh: Tensor, h0: Tensor, c0: Tensor, batch_sizes: 
 
 def gru_unrolled(z: Tensor, w_hh: Tensor, b_hn: Tensor, h0: Tensor, batch_sizes: Array) -> tuple[Tensor, ...]:
     """The GRU one step at a time."""
+    check_packed("GRU", 3, z.data, w_hh.data, batch_sizes, b_hn=b_hn.data, h0=h0.data)
     h, hs = h0, []
-    for t, n, rows in _steps(batch_sizes):
+    for t, n, z_t in _steps(z, batch_sizes):
         with time_step(t):
-            zr, zu, zn = split(z[rows], 3)  # (n, H) each
-            ar, au, an = split(linear(h[:n], w_hh), 3)
+            h = _first(h, n)
+            zr, zu, zn = split(z_t, 3)  # (n, H) each
+            ar, au, an = split(linear(h, w_hh), 3)
             r, u = sigmoid(zr + ar), sigmoid(zu + au)
-            h = (1 - u) * tanh(zn + r * (an + b_hn)) + u * h[:n]
+            h = (1 - u) * tanh(zn + r * (an + b_hn)) + u * h
         hs.append(h)
     return concatenate(hs), _last(hs)
 
 
 def rnn_unrolled(z: Tensor, w_hh: Tensor, h0: Tensor, batch_sizes: Array, nonlinearity: str = "tanh") -> tuple[Tensor, ...]:
     """The plain RNN one step at a time."""
+    check_packed("RNN", 1, z.data, w_hh.data, batch_sizes, h0=h0.data)
     phi = {"tanh": tanh, "relu": relu}[nonlinearity]
     h, hs = h0, []
-    for t, n, rows in _steps(batch_sizes):
+    for t, n, z_t in _steps(z, batch_sizes):
         with time_step(t):
-            h = phi(z[rows] + linear(h[:n], w_hh))
+            h = phi(z_t + linear(_first(h, n), w_hh))
         hs.append(h)
     return concatenate(hs), _last(hs)
 
