@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import cache, cached_property
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -67,12 +68,17 @@ class Part:
     french: str
     key: tuple[str, ...]
 
+    @cached_property
+    def words(self) -> tuple[list[str], list[str]]:
+        """The words of both."""
+        return words(self.english), words(self.french)
+
 
 def distinct(parts: Iterable[Part]) -> list[Part]:
     """The parts that differ in their English words; where two agree in them, the first one's French counts."""
     found: dict[tuple[str, ...], Part] = {}
     for part in parts:
-        found.setdefault(tuple(words(part.english)), part)
+        found.setdefault(tuple(part.words[0]), part)
     return list(found.values())
 
 
@@ -113,6 +119,7 @@ class Parts:
         self._zones = Deck(self._zone_names(), rng)
         self._units, self._rated, self._rated_by = (Deck(_unit_names(units), rng) for units in (UNITS, RATED, RATED_BY))
         self._steps = Deck(STEPS, rng)
+        self._pattern = cache(self._list_pattern)
 
     def names(self) -> list[Part]:
         """Every territory, language, script and emoji name, each English one once."""
@@ -221,9 +228,13 @@ class Parts:
 
     def listed(self, items: Sequence[Part], style: str) -> Part:
         """Peru, 3 days ago, or 12 kilometers"""
-        say = self._babel.lists.format_list
-        english, french = self._locales
-        return Part(say([i.english for i in items], style, english), say([i.french for i in items], style, french), _key(*items))
+        english, french = self._pattern(style, len(items))
+        return Part(english.format(*(i.english for i in items)), french.format(*(i.french for i in items)), _key(*items))
+
+    def _list_pattern(self, style: str, count: int) -> tuple[str, ...]:
+        """As `{0}, {1}, and {2}`."""
+        places = [f"{{{i}}}" for i in range(count)]
+        return tuple(self._babel.lists.format_list(places, style, locale) for locale in self._locales)
 
     def _part(self, say: Callable[..., str], *of: Any, key: tuple[str, ...]) -> Part:
         english, french = (say(*of, locale=locale) for locale in self._locales)

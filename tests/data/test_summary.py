@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from minirnn.data import ParallelText, all_sources, show, summarise, table
+
+TEXT = ParallelText(
+    name="pets",
+    languages=("English", "French"),
+    train=[("a cat", "un chat"), ("a dog", "un chien"), ("a cat and a dog", "un chat et un chien"), ("a", "un")],
+    valid=[("a dog", "un chien")],
+    test=[("a cat", "un chat"), ("a bird", "un oiseau")],
+    attribution="nobody",
+    note="small",
+)
+
+
+def test_numbers() -> None:
+    summary = summarise(TEXT, examples=1)
+    english = summary.sides[0]
+    assert summary.pairs == {"train": 4, "valid": 1, "test": 2}
+    assert (english.lengths[0], english.lengths[2], english.lengths[4]) == (1, 2, 5)
+    assert (english.words, english.vocabulary) == (4, 3)  # and, which is there once
+    assert english.unknown == 1 / 4  # bird
+    assert len(summary.examples) == 1
+    assert summary.examples[0] in TEXT.test
+    assert json.loads(json.dumps(summary.to_json()))["sides"][1]["language"] == "French"
+
+
+def test_for_people() -> None:
+    lines = str(summarise(TEXT))
+    for part in (
+        "pets: 4 train, 1 valid, 2 test pairs",
+        "median 2",
+        "4 words, 3 seen twice or more",
+        "25.00%",
+        "un oiseau",
+        "nobody",
+        "small",
+    ):
+        assert part in lines
+
+
+def test_a_file_is_shown_too(tmp_path: Path) -> None:
+    (tmp_path / "pairs.tsv").write_text("".join(f"word {i}\tmot {i}\n" for i in range(20)), encoding="utf-8")
+    assert show(str(tmp_path / "pairs.tsv"), examples=3).name == "pairs.tsv"
+
+
+def test_the_table_names_every_source() -> None:
+    lines = table(all_sources())
+    for entry in all_sources():
+        assert entry.name in lines
+        assert entry.licence in lines
