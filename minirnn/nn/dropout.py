@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from minirnn.device import array_module
+from minirnn import ops
 from minirnn.nn.module import Module
 from minirnn.random import Rng, generator
 from minirnn.tensor import Tensor
 
 
 class Dropout(Module):
-    """In training each element is zero with probability p, and the others are multiplied by 1 / (1 - p) (Srivastava et al. 2014).
+    """In training each element is zero with probability p, and the others are divided by 1 - p (Srivastava et al. 2014).
 
     `rng` is the generator (or its seed) that the module keeps and draws from.
     """
@@ -21,10 +21,7 @@ class Dropout(Module):
         self.rng = generator(rng)
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training or self.p == 0:
-            return x
-        keep = self.rng.random(x.shape, dtype="float32") >= self.p
-        return x * Tensor(array_module(x.data).asarray(keep * (1 / (1 - self.p)), dtype=x.dtype))
+        return ops.dropout(x, self.p, rng=self.rng) if self.training else x
 
     def describe(self) -> str:
         return f"p={self.p}"

@@ -28,7 +28,7 @@ class LayerNorm(Module):
         if not isinstance(x, Tensor) or x.shape[max(x.ndim - axes, 0) :] != self.normalized_shape:
             came = x.shape if isinstance(x, Tensor) else type(x).__name__
             raise ValueError(f"LayerNorm: input must be a Tensor whose last axes are normalized_shape={self.normalized_shape}, got {came}")
-        return ops.layer_norm(x, self.weight, self.bias, self.eps)
+        return ops.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
 
     def describe(self) -> str:
         return f"{self.normalized_shape}"

@@ -28,10 +28,11 @@ def clip_grad_norm_(parameters: Iterable[Tensor], max_norm: float, norm_type: fl
     Each `.grad` that changes is replaced, never written to: other tensors may share its array. Where the norm is not finite, raises
     FloatingPointError if `error_if_nonfinite`, and otherwise scales as PyTorch does, which leaves zeros or NaN.
     """
-    parameters = [p for p in parameters if p.grad is not None]
+    parameters = list(parameters)
     norm = grad_norm(parameters, norm_type)
     if error_if_nonfinite and not math.isfinite(norm):
-        raise FloatingPointError(nonfinite_message(parameters, norm))
+        named = ((getattr(p, "name", "") or f"parameter {k}", p) for k, p in enumerate(parameters))
+        raise FloatingPointError(f"clip_grad_norm_: {nonfinite_message(named, norm)}")
     scale = max_norm / (norm + 1e-6)
     if not scale >= 1:
         for p in parameters:
@@ -40,9 +41,9 @@ def clip_grad_norm_(parameters: Iterable[Tensor], max_norm: float, norm_type: fl
     return norm
 
 
-def nonfinite_message(parameters: Iterable[Tensor], norm: float) -> str:
+def nonfinite_message(named: Iterable[tuple[str, Tensor]], norm: float) -> str:
     """Which gradients are not finite, or that only their norm is not."""
-    named = ((getattr(p, "name", "") or f"parameter {k}", p) for k, p in enumerate(parameters))
-    bad = [f"{name} {p.shape}" for name, p in named if p.grad is not None and not array_module(p.grad.data).isfinite(p.grad.data).all()]
+    grads = [(name, p.grad.data) for name, p in named if p.grad is not None]
+    bad = [f"{name} {g.shape}" for name, g in grads if not array_module(g).isfinite(g).all()]
     which = f"the gradients of {', '.join(bad)} are not finite" if bad else "the gradients are finite, but their squares overflow"
     return f"the norm of the gradients is {norm}: {which}; minirnn.detect_anomaly() finds the operation and the step"

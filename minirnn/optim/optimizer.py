@@ -83,10 +83,10 @@ class Optimizer:
         """
         norm, scale = None, 1.0
         if max_norm is not None:
-            parameters = [p for _, p in self.named_parameters()]
-            norm = grad_norm(parameters)
+            named = self.named_parameters()
+            norm = grad_norm(p for _, p in named)
             if not math.isfinite(norm):
-                raise FloatingPointError(f"{type(self).__name__}.step: {nonfinite_message(parameters, norm)}")
+                raise FloatingPointError(f"{type(self).__name__}.step: {nonfinite_message(named, norm)}")
             scale = min(1.0, max_norm / (norm + 1e-6))
         for group in self.param_groups:
             for key, p in group["params"]:
