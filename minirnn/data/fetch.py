@@ -5,11 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
 
 from minirnn.errors import MinirnnError
@@ -131,6 +129,9 @@ def _copy(url: str, file: DataFile, target: Path) -> None:
 
 
 def _blocks(url: str) -> Iterator[bytes]:
+    import urllib.request  # here, because it is slow to import
+    from http.client import HTTPException
+
     try:
         request = urllib.request.Request(url, headers={"User-Agent": "minirnn"})
         with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:

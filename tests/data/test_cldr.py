@@ -112,7 +112,7 @@ def test_one_seed_one_text_in_any_process(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_another_seed_gives_other_phrases(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cldr, "PHRASES", FEWER)
-    one, other = ({english for english, _ in source("cldr", seed=seed).test} for seed in (0, 1))
+    one, other = ({english for english, _ in source("cldr", seed=seed).train[-500:]} for seed in (0, 1))  # the names come first
     assert len(one & other) < len(one) // 10
 
 

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 from minirnn.data import ParallelText, all_sources, show, summarise, table
@@ -45,6 +48,13 @@ def test_for_people() -> None:
 def test_a_file_is_shown_too(tmp_path: Path) -> None:
     (tmp_path / "pairs.tsv").write_text("".join(f"word {i}\tmot {i}\n" for i in range(20)), encoding="utf-8")
     assert show(str(tmp_path / "pairs.tsv"), examples=3).name == "pairs.tsv"
+
+
+def test_importing_the_data_loads_no_library_of_the_extras() -> None:
+    code = "import sys, minirnn.data; print({'babel', 'emoji', 'sentencepiece', 'rich', 'sacrebleu', 'urllib.request'} & set(sys.modules))"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    out = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "set()"
 
 
 def test_the_table_names_every_source() -> None:

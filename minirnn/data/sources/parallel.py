@@ -63,7 +63,6 @@ def split_by_source(pairs: Iterable[Pair], seed: int, valid: float = 0.02, test:
 
 def numbered_lines(data: bytes, path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
     """The lines of a UTF-8 text with their numbers from 1, empty lines left out."""
-    number = 0
     for number, raw in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
         try:
             line = raw.decode("utf-8").strip("\r\n")
