@@ -20,6 +20,7 @@ from minirnn.errors import MinirnnError
 from minirnn.files import write_atomically
 from minirnn.models import Seq2Seq, Seq2SeqConfig, Translation, Translator
 from minirnn.tensor import Tensor
+from minirnn.training.pictures import alignment
 from minirnn.training.task import DataArguments, Demo, Metric, Split, Task, TrainingOptions
 
 VOCABULARIES = "vocab.json"
@@ -178,6 +179,27 @@ class TranslationTask(Task[TranslationConfig, Examples]):
         return [
             {"source": pairs[k][0], "translation": output.text, "reference": pairs[k][1]} for k, output in zip(chosen, outputs, strict=True)
         ]
+
+    def describe(self) -> str:
+        text, (source, target) = self.text, self.text.train[0]
+        return (
+            f"{len(text.train):,} pairs, {text.languages[0]} to {text.languages[1]}, from {text.name}, such as {source!r}: {target!r}.\n"
+            f"{text.attribution}\n"
+            f"{self.model.num_parameters():,} parameters; vocabularies of {self.config.source_size:,} and {self.config.target_size:,}."
+        )
+
+    def pictures(self, folder: Path) -> list[Path]:
+        """attention.png: where the words of one translated test sentence come from."""
+        source = max((s for s, _ in self.text.test[:50]), key=lambda s: min(len(self.translator.source.pieces(s)), 12))
+        (found,) = self.translator.translate([source])
+        if found.attention is None:
+            return []
+        target = [*found.target, "(end)"][: len(found.attention)]
+        return [alignment(found.attention, found.source, target, folder / "attention.png")]
+
+    def hints(self, folder: Path) -> list[str]:
+        example = self.text.test[0][0]
+        return [f'minirnn translate {folder} "{example}"', f'minirnn translate {folder} "{example}" --beam 5 --show-attention']
 
 
 def _vocabulary(config: TranslationConfig, texts: Sequence[str]) -> Vocabulary:
