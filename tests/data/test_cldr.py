@@ -106,7 +106,7 @@ def test_one_seed_one_text_in_any_process(monkeypatch: pytest.MonkeyPatch) -> No
         "print(hashlib.sha256(json.dumps([t.train, t.valid, t.test]).encode()).hexdigest())"
     )
     environment = {**os.environ, "PYTHONHASHSEED": "12345", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "LANG": "C"}
-    there = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    there = subprocess.run([sys.executable, "-P", "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert there.stdout.strip() == digest(source("cldr")) == digest(source("cldr"))
 
 

@@ -53,7 +53,7 @@ def test_a_file_is_shown_too(tmp_path: Path) -> None:
 def test_importing_the_data_loads_no_library_of_the_extras() -> None:
     code = "import sys, minirnn.data; print({'babel', 'emoji', 'sentencepiece', 'rich', 'sacrebleu', 'urllib.request'} & set(sys.modules))"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    out = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    out = subprocess.run([sys.executable, "-P", "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "set()"
 
 
