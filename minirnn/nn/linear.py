@@ -58,8 +58,7 @@ class Embedding(Module):
         rows = ops.take_rows(self.weight, ids)
         if self.padding_idx is None:
             return rows
-        real = ops.expand_dims(Tensor(ids != self.padding_idx), -1).data
-        return ops.where(real, rows, rows.detach())
+        return ops.where((ids != self.padding_idx)[..., None], rows, rows.detach())
 
     def describe(self) -> str:
         padding = "" if self.padding_idx is None else f", padding_idx={self.padding_idx}"

@@ -27,7 +27,7 @@ class Module:
     """A function with parameters.
 
     A subclass sets attributes in its constructor and defines `forward`. Attributes that are a Parameter, a Module or a
-    `numpy.random.Generator`, or a list, tuple or dict of Modules and Parameters, belong to it; there is no base constructor to call.
+    `numpy.random.Generator`, or lists, tuples and dicts of them, belong to it; there is no base constructor to call.
     """
 
     training: bool = True
@@ -44,12 +44,7 @@ class Module:
     def members(self) -> Iterator[tuple[str, Any]]:
         """The attributes by name, the items of lists, tuples and dicts as `name.key`."""
         for name, value in vars(self).items():
-            if isinstance(value, dict):
-                yield from ((f"{name}.{key}", item) for key, item in value.items())
-            elif isinstance(value, (list, tuple)):
-                yield from ((f"{name}.{k}", item) for k, item in enumerate(value))
-            else:
-                yield name, value
+            yield from _flat(name, value)
 
     def _walk(self, kind: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
         """Everything of a kind that this module and those below it hold, by dotted name; what is held twice comes twice."""
@@ -205,6 +200,14 @@ def check_features(layer: Module, x: Tensor, size: int, argument: str, symbols: 
     if x.ndim == 0 or x.shape[-1] != size:
         features = f"{x.shape[-1]} features in its last axis" if x.ndim else "no axes"
         raise ValueError(f"{name}: input has {features}, the layer was made for {argument}={size} (x: {symbols} = {x.shape})")
+
+
+def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, (dict, list, tuple)):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _flat(f"{name}.{key}", item)
+    else:
+        yield name, value
 
 
 def _once(named: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:

@@ -155,7 +155,10 @@ class Packed:
 
 
 def pack(x: Tensor, lengths: Any) -> Packed:
-    """The real steps of a dense batch x (T, N, ...), in which sequence n has `lengths[n]` steps (1..T); what comes after is never read."""
+    """The real steps of a dense batch x (T, N, ...), in which sequence n has `lengths[n]` steps; what comes after is never read.
+
+    lengths  (N,) integers in 1..T, or their Packing
+    """
     packing = lengths if isinstance(lengths, Packing) else Packing(lengths)
     if x.ndim < 2 or x.shape[1] != packing.N:
         raise ValueError(f"pack: lengths must be (N,), one for each sequence of x (T, N, ...) = {x.shape}, got {packing.lengths.shape}")

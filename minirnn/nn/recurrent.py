@@ -139,7 +139,7 @@ class Layered(Recurrence):
 
         x        (T, N, D); (N, T, D) with batch_first; (T, D) for one sequence; or a Packed
         state    the first states, (K directions, N, H) each, a pair (h_0, c_0) for an LSTM; zeros if None; gradients flow into them
-        lengths  (N,) steps of each sequence, in any order: what comes after is never computed, and the output there is zero
+        lengths  (N,) steps of each sequence, in any order, or a Packing: what comes after is never computed, and the output there is zero
 
         Returns the output, laid out as x is, (T, N, H directions), and the last states, (K directions, N, H) each, taken
         after each sequence's own last step (its first step in the reverse direction). One sequence (T, D) has no axis N in them.
@@ -152,8 +152,9 @@ class Layered(Recurrence):
                 raise ValueError(f"{name}: a Packed knows its lengths, pass lengths=None")
             packed, alone = x, False
         else:
-            check_features(self, x, self.input_size, "input_size", "(N, T, D)" if self.batch_first else "(T, N, D)")
-            alone = x.ndim == 2
+            alone = isinstance(x, Tensor) and x.ndim == 2
+            symbols = "(T, D)" if alone else "(N, T, D)" if self.batch_first else "(T, N, D)"
+            check_features(self, x, self.input_size, "input_size", symbols)
             if x.ndim not in (2, 3) or (alone and lengths is not None):
                 raise ValueError(
                     f"{name}: input must be (T, N, D), (N, T, D) with batch_first, or one sequence (T, D) without lengths, got {x.shape}"

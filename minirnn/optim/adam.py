@@ -18,6 +18,7 @@ class Adam(Optimizer):
     algorithm 1.
     """
 
+    slots = ("t", "m", "v")
     decoupled: ClassVar[bool] = False
 
     def __init__(

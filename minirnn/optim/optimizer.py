@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -20,6 +20,8 @@ class Optimizer:
               and options that differ from the others'. Without names they are numbered; the names say what is what in `state_dict()`
     defaults  the options of every group that does not set its own
     """
+
+    slots: ClassVar[tuple[str, ...]]  # what the state of a parameter consists of, once it has been updated
 
     def __init__(self, params: Iterable[Any], defaults: Mapping[str, Any]) -> None:
         given = list(params)
@@ -135,6 +137,9 @@ class Optimizer:
                 loaded.setdefault(key, {})[what] = to_device(np.array(value, p.dtype, order="C"), p.device)
             else:
                 raise ValueError(f"load_state_dict: {entry} is {value.shape}, the parameter {key} is {p.shape}")
+        for key, entries in loaded.items():
+            if entries.keys() != set(self.slots):
+                raise ValueError(f"load_state_dict: the parameter {key} needs {', '.join(self.slots)}, the state has {', '.join(entries)}")
         self.state = loaded
         for group, saved in zip(self.param_groups, scalars["groups"], strict=True):
             group.update({option: value for option, value in saved.items() if option != "params"})

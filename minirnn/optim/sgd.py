@@ -16,6 +16,8 @@ class SGD(Optimizer):
     With nesterov p = p - lr (g + momentum b), without momentum p = p - lr g.
     """
 
+    slots = ("b",)
+
     def __init__(
         self,
         params: Iterable[Any],

@@ -22,7 +22,7 @@ class Tied(nn.Module):
         self.output = nn.Linear(3, 5, rng=1)
         self.output.weight = self.embedding.weight
         self.layers = [nn.Dropout(0.5, rng=2), nn.Linear(3, 3, bias=False, rng=3)]
-        self.heads = {"left": nn.Linear(3, 1, rng=4)}
+        self.heads = {"left": [nn.Linear(3, 1, rng=4)]}
         self.scale = nn.Parameter([1.0, 2.0, 3.0])
         self.noise = np.random.default_rng(5)
 
@@ -34,7 +34,7 @@ class Tied(nn.Module):
         return y
 
 
-NAMES = ["embedding.weight", "output.weight", "output.bias", "layers.1.weight", "heads.left.weight", "heads.left.bias", "scale"]
+NAMES = ["embedding.weight", "output.weight", "output.bias", "layers.1.weight", "heads.left.0.weight", "heads.left.0.bias", "scale"]
 
 
 def test_parameters_are_found_once_and_saved_under_every_name() -> None:
@@ -42,7 +42,7 @@ def test_parameters_are_found_once_and_saved_under_every_name() -> None:
     assert [name for name, _ in model.named_parameters()] == [name for name in NAMES if name != "output.weight"]
     assert list(model.state_dict()) == NAMES
     assert model.num_parameters() == 15 + 5 + 9 + 3 + 1 + 3
-    assert [name for name, _ in model.named_modules()] == ["", "embedding", "output", "layers.0", "layers.1", "heads.left"]
+    assert [name for name, _ in model.named_modules()] == ["", "embedding", "output", "layers.0", "layers.1", "heads.left.0"]
     assert len(list(model.modules())) == 6
     assert len(model.generators()) == 2
     assert {p.name for p in model.parameters()} == {"weight", "bias", "scale"}

@@ -194,3 +194,6 @@ def test_a_state_that_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match=r"m\.a is \(2,\), the parameter a is \(3,\)"):
         other.load_state_dict(state)
     assert not other.state
+    del state["arrays"]["v.b"]
+    with pytest.raises(ValueError, match="the parameter b needs t, m, v, the state has t, m"):
+        adam.load_state_dict(state)
