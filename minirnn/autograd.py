@@ -6,22 +6,26 @@ A `Function` computes on arrays and differentiates in Tensor operations. Its bac
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, ClassVar
+from functools import partial
+from itertools import chain
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
-from minirnn import diagnostics
-from minirnn.device import Array, array_module, device_of
-from minirnn.tensor import Tensor
+from minirnn.device import Array, array_module
+from minirnn.diagnostics import watched
+from minirnn.tensor import Hook, Tensor
+
+Key: TypeAlias = tuple[int, int]  # the place on the tape that a gradient belongs to: (id of a node, its output) or (id of a leaf, -1)
 
 _recording: ContextVar[bool] = ContextVar("recording", default=True)
 
 FREED = (
-    "backward through {} whose saved values were freed by an earlier backward(); pass retain_graph=True to the earlier call to go through "
-    "the same graph twice, or, in truncated BPTT, carry the state into the next chunk with .detach()"
+    "backward through {}, whose saved values were freed by an earlier backward(); pass retain_graph=True to the earlier call to go "
+    "through the same graph twice, or, in truncated BPTT, carry the state into the next chunk with .detach()"
 )
 
 
@@ -30,7 +34,8 @@ def is_recording() -> bool:
 
 
 @contextmanager
-def _set_recording(on: bool) -> Iterator[None]:
+def enable_grad(on: bool = True) -> Iterator[None]:
+    """Context, or decorator, in which operations are recorded, inside `no_grad()` too."""
     token = _recording.set(on)
     try:
         yield
@@ -38,28 +43,27 @@ def _set_recording(on: bool) -> Iterator[None]:
         _recording.reset(token)
 
 
-def no_grad() -> Any:
-    """Context (or decorator) in which nothing is recorded: results have `requires_grad=False`."""
-    return _set_recording(False)
-
-
-def enable_grad() -> Any:
-    """Context in which operations are recorded, inside `no_grad()` too."""
-    return _set_recording(True)
+@contextmanager
+def no_grad() -> Iterator[None]:
+    """Context, or decorator, in which nothing is recorded: results have `requires_grad=False`."""
+    with enable_grad(False):
+        yield
 
 
 class Function:
     """One differentiable operation, and, once applied, one node of the tape.
 
     A subclass defines `forward(self, *arrays)`, which returns an array or a tuple of arrays, and `backward(self, *grads)`, which takes one
-    Tensor for each output and returns one for each input (None where there is no gradient). Keyword options become attributes.
-    In a Function with several outputs a gradient that nobody asked for arrives as None.
+    Tensor for each output and returns one for each input (None where there is no gradient): new ones, or those it was given. In a Function
+    with several outputs a gradient that nobody asked for arrives as None. Keyword options become attributes.
 
-    `inputs` are the input Tensors, `needs` says which of them need a gradient, `xp` is the array module, and `output` is
-    the (first) output as a Tensor on the tape, for a class that sets `saves_output`.
+    `inputs` are the input Tensors, `needs` says which of them need a gradient, `xp` is the array module, and `outputs` (`output` is the
+    first) are the outputs as Tensors on the tape, for a class that sets `saves_output`. A class that sets `mixes` takes operands of several
+    dtypes and devices.
     """
 
     saves_output: ClassVar[bool] = False
+    mixes: ClassVar[bool] = False
     forward: Callable[..., Any]
     backward: Callable[..., Any]
 
@@ -67,12 +71,12 @@ class Function:
     inputs: tuple[Tensor, ...]
     needs: tuple[bool, ...]
     output_types: tuple[tuple[tuple[int, ...], np.dtype[Any]], ...]
-    _outputs: tuple[Array, ...]
+    freed = False
+    _saved: tuple[Array, ...] = ()
 
     def __init__(self, **options: Any) -> None:
         self.__dict__.update(options)
-        self.hooks: dict[int, list[Callable[[Tensor], Tensor | None]]] = {}
-        self.freed = False
+        self.hooks: dict[int, list[Hook]] = {}
 
     @classmethod
     def apply(cls, *inputs: Tensor, **options: Any) -> Tensor:
@@ -84,38 +88,37 @@ class Function:
     def apply_all(cls, *inputs: Tensor, **options: Any) -> tuple[Tensor, ...]:
         """Run the operation on Tensors and return all of its outputs."""
         self = cls(**options)
-        if len(inputs) > 1:
-            _check_alike(cls.__name__, inputs)
         self.inputs = inputs
         self.needs = tuple(t.requires_grad for t in inputs)
         self.xp = array_module(inputs[0].data)
-        monitors = diagnostics.monitors()
-        for monitor in monitors:
-            monitor.begin(self)
-        result = self.forward(*[t.data for t in inputs])
-        arrays = result if isinstance(result, tuple) else (result,)
-        arrays = tuple(a if hasattr(a, "ndim") and a.shape != () else self.xp.asarray(a) for a in arrays)
-        for monitor in monitors:
-            monitor.forward(self, arrays)
+        if not cls.mixes:
+            self._check_alike()
+        arrays = watched(self, "forward", lambda: _as_tuple(self.forward(*[t.data for t in inputs])))
         if not (any(self.needs) and _recording.get()):
             return tuple(Tensor(a) for a in arrays)
         self.output_types = tuple((a.shape, a.dtype) for a in arrays)
-        self._outputs = arrays if self.saves_output else ()
-        return tuple(Tensor(a, True, self, k) for k, a in enumerate(arrays))
+        if cls.saves_output:
+            self._saved = arrays
+        return self._on_tape(arrays)
+
+    def _on_tape(self, arrays: Sequence[Array]) -> tuple[Tensor, ...]:
+        return tuple(Tensor(a, True, self, k) if a.dtype.kind in "fc" else Tensor(a) for k, a in enumerate(arrays))
+
+    @property
+    def outputs(self) -> tuple[Tensor, ...]:
+        """Made anew at each call, because a node that held its outputs would be a reference cycle."""
+        return self._on_tape(self._saved)
 
     @property
     def output(self) -> Tensor:
         return self.outputs[0]
 
-    @property
-    def outputs(self) -> tuple[Tensor, ...]:
-        """The outputs as Tensors on the tape; made anew at each call, because a node that held its outputs would be a reference cycle."""
-        return tuple(Tensor(a, True, self, k) for k, a in enumerate(self._outputs))
-
     def gradients(self, grads: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
         """`backward`, with one gradient for each input."""
-        result = self.backward(*grads)
-        return (result,) if isinstance(result, Tensor) or result is None else tuple(result)
+        found = _as_tuple(self.backward(*grads))
+        if len(found) != len(self.inputs):
+            raise ValueError(f"{type(self).__name__}.backward returned {len(found)} gradients for {len(self.inputs)} inputs")
+        return found
 
     def locate(self, array: Array) -> str:
         """Where in an array of this operation the first NaN or Inf stands, in the operation's own terms (a recurrence names the step)."""
@@ -124,149 +127,136 @@ class Function:
 
     def free(self) -> None:
         """Let go of everything that was kept for the backward pass."""
-        self.__dict__.clear()
-        self.freed = True
+        self.__dict__ = {"freed": True, "hooks": {}}
+
+    def _check_alike(self) -> None:
+        if not all(t.data.dtype == self.inputs[0].data.dtype and array_module(t.data) is self.xp for t in self.inputs):
+            operands = ", ".join(f"operand {k} {t.shape} is {t.dtype} on {t.device}" for k, t in enumerate(self.inputs))
+            raise TypeError(f"{type(self).__name__}: {operands}; all must share dtype and device, convert with .to(dtype) or .to(device)")
 
 
-def _check_alike(operation: str, inputs: Sequence[Tensor]) -> None:
-    first, described = inputs[0], []
-    if all(t.data.dtype == first.data.dtype and type(t.data) is type(first.data) for t in inputs):
-        return
-    for k, t in enumerate(inputs):
-        described.append(f"operand {k} {t.shape} is {t.dtype} on {device_of(t.data)}")
-    raise TypeError(
-        f"{operation}: {', '.join(described)}; operands must share dtype and device, convert one of them with .to(dtype) or .to(device)"
-    )
+def _as_tuple(results: Any) -> tuple[Any, ...]:
+    return tuple(results) if isinstance(results, (tuple, list)) else (results,)
 
 
-def _key(t: Tensor) -> tuple[int, int]:
-    """What a gradient is collected under: the output slot of a node, or a leaf."""
+def _key(t: Tensor) -> Key:
     return (id(t), -1) if t.creator is None else (id(t.creator), t.slot)
 
 
-def _inputs_first(roots: Iterable[Tensor]) -> list[Function]:
-    """Every node below `roots`, each after the nodes it depends on. A loop, not a recursion: BPTT makes deep graphs."""
+def _inputs_first(roots: Sequence[Tensor], stops: Collection[Key]) -> list[Function]:
+    """Every node below `roots`, each after those it depends on, not going past `stops`. A loop, not a recursion: BPTT makes deep graphs."""
     order: list[Function] = []
     seen: set[int] = set()
-    stack = [(root.creator, False) for root in roots if root.creator is not None]
+    stack: list[Tensor | Function] = [*roots]  # a Tensor: go down from here; a Function: what it depends on is done
     while stack:
-        node, ready = stack.pop()
-        if ready:
-            order.append(node)
-        elif id(node) not in seen:
+        top = stack.pop()
+        if isinstance(top, Function):
+            order.append(top)
+        elif (node := top.creator) is not None and id(node) not in seen and _key(top) not in stops:
             if node.freed:
                 raise RuntimeError(FREED.format(type(node).__name__))
             seen.add(id(node))
-            stack.append((node, True))
-            stack.extend((t.creator, False) for t in node.inputs if t.creator is not None)
+            stack += (node, *node.inputs)
     return order
 
 
-class _Gradients:
-    """Gradients under collection. A sum made here belongs to the walk, so further terms are added in place."""
+class _Sums(dict[Key, Tensor]):
+    """Gradients under collection. A sum made here belongs to nobody else, so further terms are added in place."""
 
     def __init__(self) -> None:
-        self.of: dict[tuple[int, int], Tensor] = {}
-        self.own: set[tuple[int, int]] = set()
+        self.own: set[Key] = set()
 
-    def add(self, key: tuple[int, int], grad: Tensor) -> None:
-        known = self.of.get(key)
-        if known is None:
-            self.of[key] = grad
+    def add(self, key: Key, grad: Tensor) -> None:
+        if key not in self:
+            self[key] = grad
         elif key in self.own and not is_recording():
-            known.data += grad.data
+            self[key].data += grad.data
         else:
-            self.of[key] = known + grad
+            self[key] = self[key] + grad
             self.own.add(key)
 
 
-def _call_hooks(hooks: Iterable[Callable[[Tensor], Tensor | None]], grad: Tensor) -> Tensor:
-    for hook in hooks:
-        replaced = hook(grad)
-        grad = grad if replaced is None else replaced
+def _walk(
+    outputs: Sequence[Tensor], seeds: Sequence[Tensor], wanted: Sequence[Tensor] | None, retain: bool, independent: bool = False
+) -> tuple[dict[Key, Tensor], dict[Key, Tensor]]:
+    """The gradients of `wanted` (None: of every leaf), and the leaves, by key."""
+    targets = {_key(t) for t in wanted or ()}
+    stops = targets if independent else frozenset[Key]()
+    order = _inputs_first(outputs, stops)
+    leaves = {_key(t): t for t in chain(outputs, *(node.inputs for node in order)) if t.creator is None and t.requires_grad}
+    leading: set[int] = set()  # the nodes through which a gradient gets to where it is wanted
+
+    def is_useful(t: Tensor) -> bool:
+        return t.requires_grad and (wanted is None or _key(t) in targets or id(t.creator) in leading)
+
+    for node in order:
+        if any(map(is_useful, node.inputs)):
+            leading.add(id(node))
+    sums, found = _Sums(), dict[Key, Tensor]()
+    for output, seed in zip(outputs, seeds, strict=True):
+        sums.add(_key(output), seed)
+    while order:
+        node = order.pop()
+        grads: list[Tensor | None] = [None] * len(node.output_types)
+        for k in range(len(grads)):
+            key = id(node), k
+            if key in sums and key not in stops:
+                grads[k] = grad = _call_hooks(node.hooks.get(k, ()), sums.pop(key))
+                if key in targets:
+                    found[key] = grad
+        if id(node) not in leading:
+            continue
+        if any(grad is not None for grad in grads):
+            source = f"the gradient from {type(node).__name__}.backward"
+            for t, dt in zip(node.inputs, watched(node, "backward", partial(node.gradients, grads)), strict=True):
+                if dt is not None and is_useful(t):
+                    sums.add(_key(t), _fitting(dt, t, source))
+        if not retain:
+            node.free()
+    for key, grad in sums.items():  # what is left belongs to leaves and to stops
+        found[key] = grad if independent else _call_hooks(leaves[key].hooks, grad)
+    return found, leaves
+
+
+def _fitting(grad: Tensor, like: Tensor, source: str) -> Tensor:
+    """grad, which has the shape and dtype of what it belongs to."""
+    if grad.shape != like.shape or grad.dtype != like.dtype:
+        raise ValueError(f"{source} is {grad.shape} {grad.dtype}, the tensor that it belongs to is {like.shape} {like.dtype}")
     return grad
 
 
-def _walk(
-    outputs: Sequence[Tensor], seeds: Sequence[Tensor], wanted: Sequence[Tensor] | None, create: bool, retain: bool
-) -> list[Tensor | None]:
-    """Gradients of `wanted`; with None, deposit the gradient of every leaf in its `.grad`."""
-    order = _inputs_first(outputs)
-    leaves: dict[tuple[int, int], Tensor] = {}
-    targets = None if wanted is None else {_key(t) for t in wanted}
-    needed: set[int] = set()
-    for node in order:
-        if targets is None or any(_key(t) in targets or id(t.creator) in needed for t in node.inputs if t.requires_grad):
-            needed.add(id(node))
-    found: dict[tuple[int, int], Tensor] = {}
-    grads = _Gradients()
-    monitors = diagnostics.monitors()
-    with _set_recording(create):
-        for output, seed in zip(outputs, seeds, strict=True):
-            grads.add(_key(output), seed)
-            if output.creator is None:
-                leaves[_key(output)] = output
-        while order:
-            node = order.pop()
-            slots = range(len(node.output_types))
-            arriving = [grads.of.pop((id(node), k), None) for k in slots]
-            for k in slots:
-                grad = arriving[k]
-                if grad is not None:
-                    arriving[k] = grad = _call_hooks(node.hooks.get(k, ()), grad)
-                    if targets is not None and (id(node), k) in targets:
-                        found[id(node), k] = grad
-            if id(node) in needed and any(grad is not None for grad in arriving):
-                for monitor in monitors:
-                    monitor.begin(node)
-                leaving = node.gradients(arriving)
-                for monitor in monitors:
-                    monitor.backward(node, leaving)
-                for t, grad in zip(node.inputs, leaving, strict=True):
-                    if grad is None or not t.requires_grad:
-                        continue
-                    if grad.shape != t.shape or grad.dtype != t.dtype:
-                        raise RuntimeError(
-                            f"{type(node).__name__}.backward returned a gradient {grad.shape} {grad.dtype} for an input {t.shape} {t.dtype}"
-                        )
-                    grads.add(_key(t), grad)
-                    if t.creator is None:
-                        leaves[_key(t)] = t
-            if not retain:
-                node.free()
-        for key, leaf in leaves.items():
-            grad = _call_hooks(leaf.hooks, grads.of[key])
-            if targets is None:
-                leaf.grad = grad if leaf.grad is None else leaf.grad + grad
-            elif key in targets:
-                found[key] = grad
-    return [] if wanted is None else [found.get(_key(t)) for t in wanted]
+def _call_hooks(hooks: Iterable[Hook], grad: Tensor) -> Tensor:
+    for hook in hooks:
+        replaced = hook(grad)
+        grad = grad if replaced is None else _fitting(replaced, grad, "the gradient that a hook returned")
+    return grad
 
 
 def _seeds(outputs: Sequence[Tensor], given: Sequence[Tensor | None] | None) -> list[Tensor]:
     seeds = []
     for output, seed in zip(outputs, given or [None] * len(outputs), strict=True):
         if not output.requires_grad:
-            raise RuntimeError(
-                "nothing to differentiate: no operand of this result has requires_grad=True, or it was computed in no_grad()"
-            )
-        if seed is None and output.data.size != 1:
-            raise RuntimeError(
-                f"only a scalar has a gradient of its own, got shape {output.shape}; reduce it (.sum()) or pass grad_outputs"
-            )
+            raise RuntimeError("nothing to differentiate: no operand has requires_grad=True, or the result was computed in no_grad()")
+        if seed is None and output.size != 1:
+            raise RuntimeError(f"only a scalar has a gradient of its own, got {output.shape}; reduce it (.sum()) or pass its gradient in")
         seed = Tensor(array_module(output.data).ones_like(output.data)) if seed is None else seed
-        if seed.shape != output.shape or seed.dtype != output.dtype:
-            raise ValueError(
-                f"the gradient passed in is {seed.shape} {seed.dtype}, the output it belongs to is {output.shape} {output.dtype}"
-            )
-        seeds.append(seed)
+        seeds.append(_fitting(seed, output, "the gradient passed in"))
     return seeds
 
 
 def backward(output: Tensor, grad_output: Tensor | None = None, retain_graph: bool | None = None, create_graph: bool = False) -> None:
     """Add d output / d leaf to `.grad` of every leaf. See `Tensor.backward`."""
-    retain = create_graph if retain_graph is None else retain_graph
-    _walk([output], _seeds([output], [grad_output]), None, create_graph, retain)
+    (seed,) = _seeds([output], [grad_output])
+    with enable_grad(create_graph):
+        found, leaves = _walk([output], [seed], None, create_graph if retain_graph is None else retain_graph)
+        shared = {id(seed.data)}  # clipping changes a `.grad` in place: it gets an array that nobody else has
+        for key, grad in found.items():
+            leaf = leaves[key]
+            if leaf.grad is not None:
+                leaf.grad = leaf.grad + grad
+            else:
+                leaf.grad = grad.clone() if id(grad.data) in shared or grad.data.base is not None else grad
+            shared.add(id(grad.data))
 
 
 def grad(
@@ -277,34 +267,21 @@ def grad(
     create_graph: bool = False,
     retain_graph: bool | None = None,
     allow_unused: bool = False,
+    independent: bool = False,
 ) -> tuple[Any, ...]:
     """The gradients of `sum(outputs * grad_outputs)` with respect to `inputs`, one for each, leaving every `.grad` alone.
 
     `grad_outputs` may be left out for scalar outputs. With `create_graph=True` the gradients are themselves differentiable.
-    An input that the outputs do not depend on is an error, or None with `allow_unused=True`.
+    An input that the outputs do not depend on is an error, or None with `allow_unused=True`. Where one input was computed from another,
+    `independent=True` gives partial derivatives: nothing flows through the one to the other.
     """
     outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
     inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
-    given = [grad_outputs] if isinstance(grad_outputs, Tensor) else grad_outputs
-    retain = create_graph if retain_graph is None else retain_graph
-    found = _walk(outputs, _seeds(outputs, given), inputs, create_graph, retain)
-    for k, (t, g) in enumerate(zip(inputs, found, strict=True)):
-        if g is None and not allow_unused:
+    seeds = _seeds(outputs, [grad_outputs] if isinstance(grad_outputs, Tensor) else grad_outputs)
+    with enable_grad(create_graph):
+        found, _ = _walk(outputs, seeds, inputs, create_graph if retain_graph is None else retain_graph, independent)
+    for k, t in enumerate(inputs):
+        if _key(t) not in found and not allow_unused:
             why = "the outputs do not depend on it" if t.requires_grad else "it has requires_grad=False"
             raise RuntimeError(f"grad: no gradient for input {k} {t.shape}: {why}; pass allow_unused=True to get None instead")
-    return tuple(found)
-
-
-class Alias(Function):
-    """y = x, at a new place on the tape        dx = dy"""
-
-    def forward(self, x: Array) -> Array:
-        return x
-
-    def backward(self, dy: Tensor) -> Tensor:
-        return dy
-
-
-def alias(x: Tensor) -> Tensor:
-    """The same data at a place of its own on the tape, so that `grad` with respect to it stops here."""
-    return Alias.apply(x)
+    return tuple(found.get(_key(t)) for t in inputs)

@@ -2,69 +2,105 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
-from minirnn.autograd import Function, alias, enable_grad, grad, is_recording, no_grad
+from minirnn.autograd import Function, enable_grad, grad, is_recording, no_grad
 from minirnn.device import Array
-from minirnn.diagnostics import Monitor, monitored
+from minirnn.diagnostics import Direction, Monitor, Results, monitored
 from minirnn.tensor import Tensor
 
 
-class _LeafCollector(Monitor):
-    def __init__(self) -> None:
-        self.leaves: dict[int, Tensor] = {}
+def checkpoint(f: Callable[..., Any], *inputs: Any, generators: Sequence[np.random.Generator] = ()) -> Any:
+    """`f(*inputs)`, storing only `inputs`: what f computes on the way is computed again in the backward pass.
 
-    def begin(self, function: Function) -> None:
-        self.leaves.update((id(t), t) for t in function.inputs if t.requires_grad and t.creator is None)
+    f returns a Tensor or a sequence of Tensors; tensors that it closes over, parameters above all, get their gradients too. `inputs` may
+    be anything. If f draws random numbers, name its `generators`, so that the second run draws the same ones (those of a Module are found
+    by themselves); RuntimeError in the backward pass where the second run gives something else.
+    """
+    if not is_recording():
+        return f(*inputs)
+    generators = [*generators, *(f.generators() if hasattr(f, "generators") else ())]
+    states = [g.bit_generator.state for g in generators]
+    collector = _Collector()
+    with no_grad(), monitored(collector):
+        result = f(*[x.detach() if isinstance(x, Tensor) else x for x in inputs])
+    single = isinstance(result, Tensor)
+    arrays = tuple(t.data for t in ([result] if single else result))
+    positions = [k for k, x in enumerate(inputs) if isinstance(x, Tensor) and x.requires_grad]
+    operands = [*(inputs[k] for k in positions), *collector.closed_over.values()]
+    if not operands:
+        return result
+    options = {"f": f, "arguments": inputs, "positions": positions, "generators": generators, "states": states}
+    outputs = _Checkpoint.apply_all(*operands, computed=arrays, **options)
+    return outputs[0] if single else outputs
+
+
+class _Collector(Monitor):
+    """Finds the tensors with gradients that a function did not get as arguments."""
+
+    def __init__(self) -> None:
+        self.closed_over: dict[int, Tensor] = {}
+
+    def watch(self, function: Function, direction: Direction, compute: Callable[[], Results]) -> Results:
+        self.closed_over.update((id(t), t) for t in function.inputs if t.requires_grad)
+        return compute()
 
 
 class _Checkpoint(Function):
-    """y = f(x), keeping only x        dx: f again, this time recorded, and back through it"""
+    """y = f(x), keeping only x        dx: f again, this time recorded, and back through it
 
+    Its inputs are the arguments of f at `positions`, then the tensors that f closes over.
+    """
+
+    mixes = True
     f: Callable[..., Any]
-    arity: int
+    arguments: Sequence[Any]
+    positions: Sequence[int]
     generators: Sequence[np.random.Generator]
     states: Sequence[Any]
-    arrays: tuple[Array, ...]
+    computed: tuple[Array, ...]
 
     def forward(self, *arrays: Array) -> tuple[Array, ...]:
-        computed, self.arrays = self.arrays, ()
+        computed, self.computed = self.computed, ()
+        self.prints = _fingerprints(computed)
         return computed
 
     def backward(self, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         create = is_recording()
-        now = [g.bit_generator.state for g in self.generators]
-        for generator, state in zip(self.generators, self.states, strict=True):
-            generator.bit_generator.state = state
-        with enable_grad():
-            copies = [alias(t) for t in self.inputs[: self.arity]]
-            result = self.f(*copies)
-        for generator, state in zip(self.generators, now, strict=True):
-            generator.bit_generator.state = state
+        arguments = list(self.arguments)
+        with enable_grad(), _rewound(self.generators, self.states):
+            for k, t in zip(self.positions, self.inputs[: len(self.positions)], strict=True):
+                arguments[k] = t[...]  # a place of its own on the tape, at which the gradient stops
+            result = self.f(*arguments)
         outputs = [result] if isinstance(result, Tensor) else list(result)
+        if not np.allclose(_fingerprints([y.data for y in outputs]), self.prints, rtol=1e-3, equal_nan=True):
+            raise RuntimeError(
+                "checkpoint: f gave another result in the backward pass than in the forward pass; if it draws random numbers, pass the "
+                "generators it draws from as generators=[...]"
+            )
         asked = [(y, dy) for y, dy in zip(outputs, grads, strict=True) if dy is not None and y.requires_grad]
-        wrt = [t for t, needed in zip([*copies, *self.inputs[self.arity :]], self.needs, strict=True) if needed]
-        found = iter(grad([y for y, _ in asked], wrt, [dy for _, dy in asked], create_graph=create, allow_unused=True))
-        return tuple(next(found) if needed else None for needed in self.needs)
+        wanted = [arguments[k] for k in self.positions] + list(self.inputs[len(self.positions) :])
+        ys, dys = [y for y, _ in asked], [dy for _, dy in asked]
+        return grad(ys, wanted, dys, create_graph=create, allow_unused=True, independent=True)
 
 
-def checkpoint(f: Callable[..., Any], *inputs: Tensor, generators: Sequence[np.random.Generator] = ()) -> Any:
-    """`f(*inputs)`, storing only `inputs`: what f computes on the way is computed again in the backward pass.
+def _fingerprints(arrays: Sequence[Array]) -> list[float]:
+    """One number for each array, by which another draw of random numbers is noticed."""
+    return [float(abs(a).sum()) for a in arrays]
 
-    f returns a Tensor or a sequence of Tensors; parameters that it closes over get their gradients too. If f draws random numbers, name its
-    `generators`, so that the second run draws the same ones (those of a Module are found by themselves).
-    """
-    generators = [*generators, *(f.generators() if hasattr(f, "generators") else ())]
-    states = [g.bit_generator.state for g in generators]
-    collector = _LeafCollector()
-    with no_grad(), monitored(collector):
-        result = f(*inputs)
-    single = isinstance(result, Tensor)
-    arrays = tuple(t.data for t in ([result] if single else result))
-    closed_over = [t for key, t in collector.leaves.items() if key not in {id(t) for t in inputs}]
-    options = {"f": f, "arity": len(inputs), "generators": generators, "states": states, "arrays": arrays}
-    outputs = _Checkpoint.apply_all(*inputs, *closed_over, **options)
-    return outputs[0] if single else outputs
+
+@contextmanager
+def _rewound(generators: Sequence[np.random.Generator], states: Sequence[Any]) -> Iterator[None]:
+    """The generators in the given states, and afterwards in those that they had before."""
+    before = [g.bit_generator.state for g in generators]
+    for g, state in zip(generators, states, strict=True):
+        g.bit_generator.state = state
+    try:
+        yield
+    finally:
+        for g, state in zip(generators, before, strict=True):
+            g.bit_generator.state = state

@@ -11,13 +11,22 @@ import numpy as np
 Array: TypeAlias = Any  # numpy.ndarray or cupy.ndarray
 
 
+def is_array(x: Any) -> bool:
+    """Whether x is a plain array of NumPy or CuPy: no scalar, and nothing derived from them, such as a memory map."""
+    return type(x) is np.ndarray or _is_cupy(x)
+
+
+def _is_cupy(x: Any) -> bool:
+    cupy = sys.modules.get("cupy")  # an array of CuPy's cannot exist before CuPy is imported
+    return cupy is not None and isinstance(x, cupy.ndarray)
+
+
 def array_module(array: Array) -> Any:
     """The module, `numpy` or `cupy`, whose functions work on `array`."""
     if isinstance(array, (np.ndarray, np.generic)):
         return np
-    cupy = sys.modules.get("cupy")  # an array of CuPy's cannot exist before CuPy is imported
-    if cupy is not None and isinstance(array, cupy.ndarray):
-        return cupy
+    if _is_cupy(array):
+        return sys.modules["cupy"]
     raise TypeError(f"expected a NumPy or CuPy array, got {type(array).__name__}")
 
 

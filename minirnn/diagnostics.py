@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
+from functools import partial
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from weakref import WeakKeyDictionary
 
 from minirnn.device import Array, array_module
@@ -16,9 +17,10 @@ if TYPE_CHECKING:
     from minirnn.autograd import Function
     from minirnn.tensor import Tensor
 
+Direction: TypeAlias = Literal["forward", "backward"]
+Results: TypeAlias = Sequence[Any]  # forward: the output arrays; backward: the gradients of the inputs, each a Tensor or None
+
 _monitors: ContextVar[tuple[Monitor, ...]] = ContextVar("monitors", default=())
-
-
 _time_step: ContextVar[int | None] = ContextVar("time_step", default=None)
 
 
@@ -32,22 +34,12 @@ def time_step(t: int) -> Iterator[None]:
         _time_step.reset(token)
 
 
-def monitors() -> tuple[Monitor, ...]:
-    """Those that watch now."""
-    return _monitors.get()
-
-
 class Monitor:
     """Sees every operation as it runs: the base of the anomaly detector, the profiler and the tracer."""
 
-    def forward(self, function: Function, outputs: Sequence[Array]) -> None:
-        """After `function` computed `outputs`."""
-
-    def backward(self, function: Function, grads: Sequence[Tensor | None]) -> None:
-        """After `function` computed the gradients of its inputs."""
-
-    def begin(self, function: Function) -> None:
-        """Before either of the two."""
+    def watch(self, function: Function, direction: Direction, compute: Callable[[], Results]) -> Results:
+        """Called in the place of `compute()`, whose results it returns. `function.inputs` are there already."""
+        return compute()
 
 
 @contextmanager
@@ -60,6 +52,17 @@ def monitored(monitor: Monitor) -> Iterator[None]:
         _monitors.reset(token)
 
 
+def watched(function: Function, direction: Direction, compute: Callable[[], Results]) -> Results:
+    """`compute()`, in the sight of every monitor."""
+    for monitor in _monitors.get():
+        compute = partial(monitor.watch, function, direction, compute)
+    return compute()
+
+
+def _arrays(results: Results, direction: Direction) -> Sequence[Array]:
+    return results if direction == "forward" else [grad.data for grad in results if grad is not None]
+
+
 class AnomalyError(ArithmeticError):
     """A NaN or Inf appeared; the message says in which operation, where, and in which direction."""
 
@@ -67,34 +70,55 @@ class AnomalyError(ArithmeticError):
 class _AnomalyDetector(Monitor):
     def __init__(self) -> None:
         self.steps: WeakKeyDictionary[Function, int] = WeakKeyDictionary()
+        self.differentiated: list[Function] = []  # those whose backward pass is running, the innermost last
 
-    def forward(self, function: Function, outputs: Sequence[Array]) -> None:
-        step = _time_step.get()
-        if step is not None:
-            self.steps[function] = step
-        for array in outputs:
-            self._check(function, array, "forward", "its operands are finite: " + self._operands(function))
+    def watch(self, function: Function, direction: Direction, compute: Callable[[], Results]) -> Results:
+        if direction == "forward":
+            step = _time_step.get()
+            if step is not None:
+                self.steps[function] = step
+            results = compute()
+            self._check(function, _arrays(results, direction))
+            return results
+        self.differentiated.append(function)
+        try:
+            results = compute()
+            self._check(function, _arrays(results, direction))
+        finally:
+            self.differentiated.pop()
+        return results
 
-    def backward(self, function: Function, grads: Sequence[Tensor | None]) -> None:
-        for grad in grads:
-            if grad is not None:
-                self._check(function, grad.data, "backward", "the gradient that came in was finite")
+    def _check(self, function: Function, arrays: Sequence[Array]) -> None:
+        """Raise unless all arrays are finite. A backward pass is made of operations itself: what fails in one of them is its failure."""
+        bad = next((array for array in arrays if not _is_finite(array)), None)
+        if bad is None:
+            return
+        blamed = self.differentiated[-1] if self.differentiated else function
+        name = f"{type(blamed).__name__} {'backward' if self.differentiated else 'forward'}"
+        step = self.steps.get(function, self.steps.get(blamed))
+        where = ("" if step is None else f" in time step {step}") + ("" if blamed is function else f" (its {type(function).__name__})")
+        raise AnomalyError(f"{name}{where}: first NaN or Inf at {function.locate(bad)}; {_describe(function.inputs)}")
 
-    def _check(self, function: Function, array: Array, direction: str, context: str) -> None:
-        if array.dtype.kind in "fc" and not bool(array_module(array).isfinite(array).all()):
-            step = f" in time step {self.steps[function]}" if function in self.steps else ""
-            raise AnomalyError(f"{type(function).__name__} {direction}{step}: first NaN or Inf at {function.locate(array)}; {context}")
 
-    def _operands(self, function: Function) -> str:
-        return ", ".join(f"{t.shape} in [{t.data.min():.3g}, {t.data.max():.3g}]" if t.size else f"{t.shape}" for t in function.inputs)
+def _is_finite(array: Array) -> bool:
+    return array.dtype.kind not in "fc" or bool(array_module(array).isfinite(array).all())
+
+
+def _describe(operands: Sequence[Tensor]) -> str:
+    """What is to be known about the operands of an operation that failed."""
+    bad = [f"operand {k} {t.shape}" for k, t in enumerate(operands) if not _is_finite(t.data)]
+    if bad:
+        return f"NaN or Inf came in with {' and '.join(bad)}"
+    ranges = [f"{t.shape} in [{t.data.min():.3g}, {t.data.max():.3g}]" for t in operands if t.size and t.dtype.kind == "f"]
+    return f"its operands are finite: {', '.join(ranges)}"
 
 
 @contextmanager
 def detect_anomaly() -> Iterator[None]:
-    """Raise AnomalyError at the first operation, forward or backward, that makes a NaN or Inf out of finite operands.
+    """Raise AnomalyError at the first operation, forward or backward, whose result holds a NaN or Inf.
 
-    The message names the operation and where the value stands; a recurrence names the time step and the sequence. Every result is
-    looked at, so this is for finding a fault, not for training.
+    The message names the operation, the time step, where the value stands, and what the operands were. Both passes belong into the
+    context. Every result is looked at, so this is for finding a fault, not for training.
     """
     with monitored(_AnomalyDetector()):
         yield
@@ -102,7 +126,7 @@ def detect_anomaly() -> Iterator[None]:
 
 @dataclass
 class Timing:
-    """What one kind of operation cost: calls, seconds, and the bytes of its results."""
+    """What one kind of operation cost: calls, seconds, and the bytes of its results, gradients included."""
 
     calls: int = 0
     forward_s: float = 0.0
@@ -112,34 +136,46 @@ class Timing:
 
 @dataclass
 class Profile(Monitor):
-    """Cost by kind of operation. `str(profile)` is a table, the most expensive first."""
+    """Cost by kind of operation. `str(profile)` is a table, the most expensive first.
+
+    An operation that runs inside another's backward pass counts there, so that the columns add up to the time spent.
+    """
 
     by_operation: dict[str, Timing] = field(default_factory=dict)
-    _started: list[float] = field(default_factory=list)
+    _inside: bool = False
 
-    def begin(self, function: Function) -> None:
-        self._started.append(perf_counter())
-
-    def forward(self, function: Function, outputs: Sequence[Array]) -> None:
+    def watch(self, function: Function, direction: Direction, compute: Callable[[], Results]) -> Results:
+        if self._inside:
+            return compute()
         timing = self.by_operation.setdefault(type(function).__name__, Timing())
-        timing.calls += 1
-        timing.forward_s += perf_counter() - self._started.pop()
-        timing.bytes += sum(array.nbytes for array in outputs)
-
-    def backward(self, function: Function, grads: Sequence[Tensor | None]) -> None:
-        timing = self.by_operation.setdefault(type(function).__name__, Timing())
-        timing.backward_s += perf_counter() - self._started.pop()
+        self._inside = True
+        start = perf_counter()
+        try:
+            results = compute()
+        finally:
+            self._inside = False
+        seconds = perf_counter() - start
+        if direction == "backward":
+            timing.backward_s += seconds
+        else:
+            timing.calls += 1
+            timing.forward_s += seconds
+        timing.bytes += sum(array.nbytes for array in _arrays(results, direction))
+        return results
 
     def __str__(self) -> str:
         rows = sorted(self.by_operation.items(), key=lambda item: -(item[1].forward_s + item[1].backward_s))
+        timings = self.by_operation.values()
+        total = Timing(*(sum(column) for column in zip(*map(astuple, timings), strict=True))) if timings else Timing()
         lines = [f"{'operation':24} {'calls':>7} {'forward ms':>11} {'backward ms':>12} {'MB':>9}"]
-        lines += [f"{n:24} {t.calls:7} {t.forward_s * 1e3:11.2f} {t.backward_s * 1e3:12.2f} {t.bytes / 1e6:9.2f}" for n, t in rows]
+        for name, t in [*rows, ("total", total)]:
+            lines.append(f"{name:24} {t.calls:7} {t.forward_s * 1e3:11.2f} {t.backward_s * 1e3:12.2f} {t.bytes / 1e6:9.2f}")
         return "\n".join(lines)
 
 
 @contextmanager
 def profile() -> Iterator[Profile]:
-    """Time every operation of this context, by kind, forward and backward; operations inside another's backward pass count in both."""
+    """Time every operation of this context, by kind, forward and backward. `print` what the context gives."""
     result = Profile()
     with monitored(result):
         yield result

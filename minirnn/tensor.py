@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
+from weakref import ref
 
 import numpy as np
 
-from minirnn.device import Array, device_of, to_device
+from minirnn.device import Array, device_of, is_array, to_device
 
 if TYPE_CHECKING:
     from minirnn.autograd import Function
 
 Axis: TypeAlias = int | tuple[int, ...] | None
+Hook: TypeAlias = Callable[["Tensor"], "Tensor | None"]
+
+
+def _operator(name: str, reflected: bool = False) -> Callable[..., Tensor]:
+    """The method that applies the operation `minirnn.ops.<name>`, with its two operands exchanged if `reflected`."""
+    if reflected:
+        return lambda self, other: getattr(ops, name)(other, self)
+    return lambda self, *others: getattr(ops, name)(self, *others)
+
+
+def _comparison(compare: Callable[[Any, Any], Any]) -> Callable[..., Tensor]:
+    """The method that compares element by element: a Tensor of booleans, which has no gradient."""
+    return lambda self, other: Tensor(compare(self.data, other.data if isinstance(other, Tensor) else other))
 
 
 class Tensor:
@@ -22,6 +37,8 @@ class Tensor:
     grad            None, or a Tensor of the same shape and dtype: dL/d(this), deposited by `backward()` in leaves
     creator, slot   the Function that made it and which of its outputs it is; None for a leaf
     requires_grad   whether gradients flow into it
+
+    Operators and methods are NumPy's. `==` and `hash` go by identity; compare `.data` for equal numbers.
     """
 
     __slots__ = ("__weakref__", "creator", "data", "grad", "hooks", "requires_grad", "slot")
@@ -30,22 +47,22 @@ class Tensor:
     def __init__(self, data: Array, requires_grad: bool = False, creator: Function | None = None, slot: int = 0) -> None:
         if isinstance(data, Tensor):
             raise TypeError("Tensor(tensor): it is one already; use .detach() or .clone()")
-        self.data = data if hasattr(data, "dtype") and hasattr(data, "ndim") else np.asarray(data)
+        self.data = data if is_array(data) else np.asarray(data)
         if requires_grad and self.data.dtype.kind not in "fc":
             raise TypeError(f"requires_grad needs a floating-point tensor, got {self.data.dtype}")
         self.grad: Tensor | None = None
         self.creator = creator
         self.slot = slot
         self.requires_grad = requires_grad
-        self.hooks: list[Callable[[Tensor], Tensor | None]] = []
+        self.hooks: list[Hook] = []
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self.data.shape  # type: ignore[no-any-return]
+        return tuple(self.data.shape)
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        return self.data.dtype  # type: ignore[no-any-return]
+        return np.dtype(self.data.dtype)
 
     @property
     def ndim(self) -> int:
@@ -58,10 +75,6 @@ class Tensor:
     @property
     def device(self) -> str:
         return device_of(self.data)
-
-    @property
-    def is_leaf(self) -> bool:
-        return self.creator is None
 
     @property
     def T(self) -> Tensor:
@@ -89,12 +102,10 @@ class Tensor:
         """Set `requires_grad` of a leaf, in place."""
         if self.creator is not None:
             raise RuntimeError("requires_grad_() is for leaves; this tensor was computed, use .detach() first")
-        if on and self.dtype.kind not in "fc":
-            raise TypeError(f"requires_grad needs a floating-point tensor, got {self.dtype}")
-        self.requires_grad = on
+        self.requires_grad = Tensor(self.data, on).requires_grad
         return self
 
-    def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> Callable[[], None]:
+    def register_hook(self, hook: Hook) -> Callable[[], None]:
         """Call `hook(grad)` when this tensor's gradient is complete; what it returns, unless None, replaces the gradient.
 
         Returns a function that removes the hook.
@@ -106,10 +117,12 @@ class Tensor:
         return lambda: hooks.remove(hook)
 
     def retain_grad(self) -> Tensor:
-        """Keep the gradient of a tensor that was computed in its `.grad`, too."""
+        """Keep the gradient of a tensor that was computed in its `.grad`, as it is kept for a leaf."""
+        here = ref(self)  # the hook belongs to the creator: with a strong reference tensor and creator would keep each other alive
 
         def keep(grad: Tensor) -> None:
-            self.grad = grad if self.grad is None else self.grad + grad
+            if (tensor := here()) is not None:
+                tensor.grad = grad.clone() if tensor.grad is None else tensor.grad + grad
 
         if self.creator is not None:
             self.register_hook(keep)
@@ -134,15 +147,13 @@ class Tensor:
         return f"Tensor({np.array2string(self.numpy(), separator=', ', prefix='Tensor(', threshold=50)}, dtype={self.dtype}{made})"
 
     def __len__(self) -> int:
-        if not self.shape:
-            raise TypeError("len() of a 0-dimensional Tensor")
-        return self.shape[0]
+        return len(self.data)
 
     def __iter__(self) -> Iterator[Tensor]:
         return (self[k] for k in range(len(self)))
 
     def __float__(self) -> float:
-        return float(self.item())
+        return float(self.data)
 
     def __bool__(self) -> bool:
         return bool(self.data)
@@ -153,67 +164,19 @@ class Tensor:
     def __getitem__(self, index: Any) -> Tensor:
         return ops.getitem(self, index)
 
-    def __neg__(self) -> Tensor:
-        return ops.neg(self)
+    __neg__ = _operator("neg")
+    __add__ = __radd__ = _operator("add")
+    __sub__, __rsub__ = _operator("sub"), _operator("sub", reflected=True)
+    __mul__ = __rmul__ = _operator("mul")
+    __truediv__, __rtruediv__ = _operator("div"), _operator("div", reflected=True)
+    __matmul__, __rmatmul__ = _operator("matmul"), _operator("matmul", reflected=True)
+    __pow__ = _operator("pow")
 
-    def __add__(self, other: Any) -> Tensor:
-        return ops.add(self, other)
+    __lt__, __le__ = _comparison(operator.lt), _comparison(operator.le)
+    __gt__, __ge__ = _comparison(operator.gt), _comparison(operator.ge)
 
-    def __sub__(self, other: Any) -> Tensor:
-        return ops.sub(self, other)
-
-    def __mul__(self, other: Any) -> Tensor:
-        return ops.mul(self, other)
-
-    def __truediv__(self, other: Any) -> Tensor:
-        return ops.div(self, other)
-
-    def __pow__(self, exponent: Any) -> Tensor:
-        return ops.pow(self, exponent)
-
-    def __matmul__(self, other: Any) -> Tensor:
-        return ops.matmul(self, other)
-
-    def __rsub__(self, other: Any) -> Tensor:
-        return ops.sub(other, self)
-
-    def __rtruediv__(self, other: Any) -> Tensor:
-        return ops.div(other, self)
-
-    def __rmatmul__(self, other: Any) -> Tensor:
-        return ops.matmul(other, self)
-
-    __radd__, __rmul__ = __add__, __mul__
-
-    def __lt__(self, other: Any) -> Tensor:
-        return Tensor(self.data < _data(other))
-
-    def __le__(self, other: Any) -> Tensor:
-        return Tensor(self.data <= _data(other))
-
-    def __gt__(self, other: Any) -> Tensor:
-        return Tensor(self.data > _data(other))
-
-    def __ge__(self, other: Any) -> Tensor:
-        return Tensor(self.data >= _data(other))
-
-    def exp(self) -> Tensor:
-        return ops.exp(self)
-
-    def log(self) -> Tensor:
-        return ops.log(self)
-
-    def sqrt(self) -> Tensor:
-        return ops.sqrt(self)
-
-    def tanh(self) -> Tensor:
-        return ops.tanh(self)
-
-    def sigmoid(self) -> Tensor:
-        return ops.sigmoid(self)
-
-    def relu(self) -> Tensor:
-        return ops.relu(self)
+    exp, log, sqrt = _operator("exp"), _operator("log"), _operator("sqrt")
+    tanh, sigmoid, relu = _operator("tanh"), _operator("sigmoid"), _operator("relu")
 
     def sum(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
         return ops.sum(self, axis, keepdims)
@@ -234,21 +197,15 @@ class Tensor:
         return ops.swapaxes(self, a, b)
 
 
-def _data(x: Any) -> Any:
-    return x.data if isinstance(x, Tensor) else x
-
-
 def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
     """A new leaf from numbers, nested lists or an array (copied).
 
     Without `dtype`, Python floats become float32 and an array keeps its own dtype.
     """
-    if isinstance(data, Tensor):
-        data = data.data
-    if dtype is None and not hasattr(data, "dtype") and np.asarray(data).dtype == np.float64:
-        dtype = np.float32
-    on_device = hasattr(data, "dtype") and not isinstance(data, (np.ndarray, np.generic))
-    return Tensor(data.astype(dtype or data.dtype) if on_device else np.array(data, dtype=dtype), requires_grad)
+    array = data.data if isinstance(data, Tensor) else data if is_array(data) else np.asarray(data)
+    if dtype is None:
+        dtype = np.float32 if array.dtype == np.float64 and not hasattr(data, "dtype") else array.dtype
+    return Tensor(array.astype(dtype), requires_grad)
 
 
 # The operators need the operations and the operations need Tensor: Tensor first, then they.

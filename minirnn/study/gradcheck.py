@@ -69,7 +69,7 @@ def gradcheck(
     raise_error   False: return False instead of raising GradientError
 
     Raises TypeError or ValueError where the question makes no sense: float32, no input with requires_grad, an f that gives NaN or draws new
-    random numbers at every call. At a kink (relu at 0) a function has no derivative: keep the inputs away from it.
+    random numbers at every call. Random directions see an error that is not lost in rtol |g v| over the whole input. At a kink (relu at 0) a function has no derivative: keep the inputs away from it.
     """
     inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
     checked = _checkable(inputs)
@@ -177,7 +177,8 @@ class _Probe:
                 if self.complex_step and t.dtype == np.float64:
                     t.data = t.data.astype(np.complex128)
             moved = self.inputs[k]
-            moved.data = moved.data + array_module(moved.data).asarray(move)
+            xp = array_module(moved.data)
+            moved.data = xp.asarray(moved.data + xp.asarray(move))  # 0-d arrays would add up to a scalar
             return [y.numpy() for y in _outputs(self.f, self.inputs)]
         finally:
             for t, data in zip(self.inputs, before, strict=True):
@@ -249,7 +250,7 @@ def _checkable(inputs: Sequence[Tensor]) -> list[int]:
                 f"gradcheck: input {k} {inputs[k].shape} is {inputs[k].dtype}, whose rounding drowns a small difference; "
                 "check in float64 (tensor(..., dtype=np.float64), module.to(np.float64))"
             )
-        if not inputs[k].is_leaf:
+        if inputs[k].creator is not None:
             raise ValueError(f"gradcheck: input {k} {inputs[k].shape} was computed; pass a leaf, e.g. x.detach().requires_grad_()")
     return checked
 
