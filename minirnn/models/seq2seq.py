@@ -137,7 +137,7 @@ class Seq2Seq(Module):
     def _encode(self, sources: Sequence[Array]) -> tuple[Tensor, Array, Tensor, Tensor]:
         """Memory (N, T, D), its mask (N, T), and the decoder's initial states (K, N, H)."""
         outputs, (h, c) = self.encoder(self._embed(self.source_embedding, pack_sequence(sources)))
-        return _dense(outputs), outputs.packing.mask(), self.bridge_h(self._joined(h)).tanh(), self.bridge_c(self._joined(c))
+        return outputs.unpack(batch_first=True), outputs.packing.mask(), self.bridge_h(self._joined(h)).tanh(), self.bridge_c(self._joined(c))
 
     def _joined(self, state: Tensor) -> Tensor:
         """The two directions of a state (2K, N, D/2) side by side: (K, N, D)."""
@@ -154,7 +154,7 @@ class Seq2Seq(Module):
         """tanh(U [h; c]) for every target row: (R, readout)."""
         features = states.rows  # (R, H)
         if self.attention is not None:
-            context, _ = self.attention(_dense(states), memory, mask)  # (N, L, D)
+            context, _ = self.attention(states.unpack(batch_first=True), memory, mask)  # (N, L, D)
             rows = ops.take_rows(context.reshape(-1, context.shape[-1]), _places(states.packing), unique=True)  # (R, D)
             features = ops.concatenate([features, rows], axis=1)
         return ops.tanh(self.readout(features))
@@ -204,13 +204,6 @@ class Seq2Seq(Module):
             found.update(zip(chosen.tolist(), best, strict=True))
         self.train(training)
         return [found[k] for k in range(len(sources))]
-
-
-def _dense(packed: Packed) -> Tensor:
-    """Packed rows (S, F) as (N, T, F), zero after each sequence's end."""
-    packing = packed.packing
-    rows = ops.put_rows(packed.rows, _places(packing), packing.N * packing.T, unique=True)
-    return rows.reshape(packing.N, packing.T, -1)
 
 
 def _places(packing: Packing) -> Array:

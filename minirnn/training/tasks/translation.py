@@ -47,6 +47,16 @@ class TranslationConfig(Seq2SeqConfig):
     batch_size: int = 64
     max_length: int = 80
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("min_count", "subwords", "batch_size", "max_length"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 <= self.bpe_dropout < 1:
+            raise ValueError(f"bpe_dropout must lie in [0, 1), got {self.bpe_dropout}")
+        if self.bpe_dropout and self.vocabulary != "subwords":
+            raise ValueError("bpe_dropout cuts words in different ways and needs vocabulary=subwords")
+
 
 @dataclass(frozen=True)
 class Examples:
@@ -109,13 +119,14 @@ class TranslationTask(Task[TranslationConfig, Examples]):
         return minirnn_data.source(self.data.source, self.data.folder, self.data.seed)
 
     @cached_property
-    def _pairs(self) -> list[tuple[Array, Array]]:
-        """The training pairs as numbers, without the empty and the very long."""
+    def _training(self) -> list[tuple[tuple[str, str], tuple[Array, Array]]]:
+        """The training pairs as text and as numbers, without the empty and the very long."""
         encoded = [(self.translator.source.encode(s), self.translator.target.encode(t)) for s, t in self.text.train]
-        return [pair for pair in encoded if all(0 < len(side) <= self.config.max_length for side in pair)]
+        most = self.config.max_length
+        return [both for both in zip(self.text.train, encoded, strict=True) if all(0 < len(side) <= most for side in both[1])]
 
     def batches(self, epoch: int, rng: np.random.Generator) -> Sequence[Examples]:
-        lengths = np.array([[len(s), len(t)] for s, t in self._pairs]).T
+        lengths = np.array([[len(s), len(t)] for _, (s, t) in self._training]).reshape(-1, 2).T
         numbers = bucketed(lengths[0], lengths[1], self.config.batch_size, rng)
         return [Examples(chosen, int(seed)) for chosen, seed in zip(numbers, rng.integers(2**32, size=len(numbers)), strict=True)]
 
@@ -123,12 +134,21 @@ class TranslationTask(Task[TranslationConfig, Examples]):
         return self.model.loss(self.numbers(batch))
 
     def size(self, batch: Examples) -> int:
-        return sum(len(self._pairs[k][1]) + 1 for k in batch.numbers)
+        return sum(len(self._training[k][1][1]) + 1 for k in batch.numbers)
 
     def numbers(self, batch: Examples) -> TranslationBatch:
         """The sentence pairs of a batch."""
-        pairs = [self._pairs[k] for k in batch.numbers]
+        pairs = [self._training[k][1] for k in batch.numbers]
+        source, target, dropout = self.translator.source, self.translator.target, self.config.bpe_dropout
+        if dropout and isinstance(source, SubwordVocabulary) and isinstance(target, SubwordVocabulary):
+            rng = np.random.default_rng(batch.seed)
+            texts = [self._training[k][0] for k in batch.numbers]
+            pairs = [(source.encode(s, dropout, rng), target.encode(t, dropout, rng)) for s, t in texts]
         return TranslationBatch([s for s, _ in pairs], [t for _, t in pairs])
+
+    def numbers_of(self, pairs: Sequence[tuple[str, str]]) -> TranslationBatch:
+        """Any sentence pairs as a batch."""
+        return TranslationBatch([self.translator.source.encode(s) for s, _ in pairs], [self.translator.target.encode(t) for _, t in pairs])
 
     def validate(self) -> dict[str, float]:
         pairs = self.text.valid[:VALIDATED]
@@ -148,9 +168,7 @@ class TranslationTask(Task[TranslationConfig, Examples]):
         total, count = 0.0, 0
         for start in range(0, len(order), self.config.batch_size):
             chosen = [pairs[k] for k in order[start : start + self.config.batch_size]]
-            batch = TranslationBatch(
-                [self.translator.source.encode(s) for s, _ in chosen], [self.translator.target.encode(t) for _, t in chosen]
-            )
+            batch = self.numbers_of(chosen)
             total -= float(self.model.log_likelihood(batch).sum())
             count += batch.tokens
         self.model.train(training)
