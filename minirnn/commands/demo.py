@@ -60,7 +60,8 @@ def _demo(name: str, arguments: argparse.Namespace) -> int:
         print(f"stopped; go on with\n  minirnn train --resume {made.folder}", file=sys.stderr)
         return 130
     state = outcome.state
-    print(f"{ENDINGS[outcome.reason]}: {state.step:,} updates, {state.epoch + state.batch / state.batches:.1f} epochs, {state.elapsed / 60:.1f} minutes\n")
+    epochs = state.epoch + state.batch / state.batches
+    print(f"{ENDINGS[outcome.reason]}: {state.step:,} updates, {epochs:.1f} epochs, {state.elapsed / 60:.1f} minutes\n")
     task = made.task()
     print("Examples that were not in the training:")
     _print_table(task.samples(SAMPLES))

@@ -133,7 +133,8 @@ def _lines(stream: Iterable[bytes]) -> Iterator[tuple[str, str]]:
         try:
             text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
-            raise MinirnnError(f"{place}: not UTF-8 (byte 0x{raw[error.start]:02x} at position {error.start + 1}); convert it first") from None
+            byte = f"byte 0x{raw[error.start]:02x} at position {error.start + 1}"
+            raise MinirnnError(f"{place}: not UTF-8 ({byte}); convert it first, as with: iconv -f ISO-8859-1 -t UTF-8") from None
         yield place, _checked(text.rstrip("\r\n"), place)
 
 

@@ -27,22 +27,22 @@ def add_command(commands: Commands, name: str, run: Callable[[argparse.Namespace
 
 
 def positive_integer(text: str) -> int:
-    return _number(text, int, "a whole number above 0", lambda n: n > 0)
+    return int(_number(text, int, "a whole number above 0", lambda n: n > 0))
 
 
 def seed(text: str) -> int:
-    return _number(text, int, "a whole number, 0 or above", lambda n: n >= 0)
+    return int(_number(text, int, "a whole number, 0 or above", lambda n: n >= 0))
 
 
 def positive(text: str) -> float:
     return _number(text, float, "a number above 0", lambda n: n > 0 and math.isfinite(n))
 
 
-def _number(text: str, kind: Callable[[str], Any], expected: str, fits: Callable[[Any], bool]) -> Any:
+def _number(text: str, kind: Callable[[str], float], expected: str, fits: Callable[[float], bool]) -> float:
     try:
         number = kind(text)
     except ValueError:
-        number = None
-    if number is None or not fits(number):
+        number = math.nan
+    if not fits(number):
         raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
     return number

@@ -149,7 +149,7 @@ def _resume(arguments: argparse.Namespace) -> tuple[Run, Task[Any, Any], Outcome
     run = Run.open(arguments.resume)
     given = [option for name, option in SETTLED.items() if getattr(arguments, name) is not None] + ["--set"] * bool(arguments.set)
     if given:
-        raise MinirnnError(f"--resume goes on with the settings of {run.folder}: leave out {', '.join(given)} (--minutes or --epochs may change)")
+        raise MinirnnError(f"--resume keeps the settings of {run.folder}: leave out {', '.join(given)}; --minutes or --epochs may change")
     if arguments.name not in (None, run.model):
         raise MinirnnError(f"{run.folder} is a run of {run.model}, not of {arguments.name}")
     (training,) = apply(_budget(arguments), run.training)

@@ -1,0 +1,50 @@
+"""`minirnn bench`: how fast, validated before it is timed."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from collections.abc import Callable
+
+from minirnn.commands.parser import Commands, Parser, add_command, positive_integer
+
+SHAPE = "T,N,D,H"
+
+
+def add(commands: Commands) -> None:
+    parser = add_command(commands, "bench", None, "time kernels and training, validated first", "minirnn bench lstm")
+    benchmarks = parser.add_subparsers(title="benchmarks", metavar="WHAT", required=True, parser_class=Parser)
+
+    benchmark = add_command(
+        benchmarks,
+        "lstm",
+        _runner("minirnn.bench.lstm"),
+        "forward and backward of a recurrence on every kernel that can run here, against the time of its matrix products",
+        "minirnn bench lstm --shape 50,64,256,256 --kernel numba numpy",
+    )
+    benchmark.add_argument("--cell", choices=["lstm", "gru", "rnn"], default="lstm", help="which recurrence (default: lstm)")
+    benchmark.add_argument("--shape", metavar=SHAPE, type=shape, nargs="+", help="steps, sequences, features, hidden units")
+    benchmark.add_argument("--kernel", metavar="NAME", nargs="+", help="these kernels alone (default: all that can run here)")
+    benchmark.add_argument("--dtype", choices=["float32", "float64"], default="float32", help="(default: float32)")
+    benchmark.add_argument("--rounds", metavar="R", type=positive_integer, default=5, help="timings of each, in turns (default: 5)")
+    benchmark.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def shape(text: str) -> tuple[int, int, int, int]:
+    try:
+        T, N, D, H = (int(part) for part in text.split(","))
+        if min(T, N, D, H) < 1:
+            raise ValueError
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected {SHAPE}, four whole numbers above 0, got {text!r}") from None
+    return T, N, D, H
+
+
+def _runner(module: str) -> Callable[[argparse.Namespace], int]:
+    """The function `run(arguments)` of a module that is imported when it is called."""
+
+    def run(arguments: argparse.Namespace) -> int:
+        code: int = importlib.import_module(module).run(arguments)
+        return code
+
+    return run
