@@ -33,6 +33,7 @@ class Kernel:
     devices: tuple[str, ...] | None = None  # None: any
     dtypes: tuple[str, ...] | None = None  # None: any
     requires: tuple[str, ...] = ()  # packages that must be installed
+    least_steps: int = 1  # with fewer, what it prepares once per call does not pay, and `choose` prefers another
 
     def why_not(self, dtype: Any = "float32", device: str = "cpu") -> str | None:
         """Why this kernel cannot run here on such arrays; None if it can."""
@@ -102,7 +103,7 @@ def choose(
     """The kernel that runs T steps of N sequences with H hidden units; the sizes are left out for an operation.
 
     Asked for by name, in this order: the argument `kernel`, the innermost `with minirnn.kernel(name)`, the environment variable
-    MINIRNN_KERNEL. Otherwise the first of `kernels(cell)` that can run. Raises RuntimeError if the one asked for cannot.
+    MINIRNN_KERNEL. Otherwise the first of `kernels(cell)` that can run and pays for T steps. Raises RuntimeError if the one asked for cannot.
     An operation follows the `with` block and the environment only where it has a kernel of that name: they speak of recurrences first.
     """
     name, asked_by = _asked(kernel)
@@ -116,15 +117,13 @@ def choose(
         reason = chosen.why_not(dtype, device)
         if reason is None:
             return chosen
-        able = [k.name for k in kernels(cell) if k.why_not(dtype, device) is None]
-        raise RuntimeError(f"{asked_by}: the {cell} kernel {name!r} cannot run {case}: {reason}; can run: {', '.join(able) or 'none'}")
-    reasons = []
-    for candidate in kernels(cell):
-        reason = candidate.why_not(dtype, device)
-        if reason is None:
-            return candidate
-        reasons.append(f"{candidate.name}: {reason}")
-    raise RuntimeError(f"no {cell} kernel can run {case}: {'; '.join(reasons) or 'none is registered'}")
+        others = [k.name for k in kernels(cell) if k.why_not(dtype, device) is None]
+        raise RuntimeError(f"{asked_by}: the {cell} kernel {name!r} cannot run {case}: {reason}; can run: {', '.join(others) or 'none'}")
+    able = [candidate for candidate in kernels(cell) if candidate.why_not(dtype, device) is None]
+    if not able:
+        reasons = "; ".join(f"{candidate.name}: {candidate.why_not(dtype, device)}" for candidate in kernels(cell))
+        raise RuntimeError(f"no {cell} kernel can run {case}: {reasons or 'none is registered'}")
+    return next((candidate for candidate in able if T is None or T >= candidate.least_steps), able[0])
 
 
 def fused(operation: str, array: Any) -> ModuleType:
@@ -146,8 +145,12 @@ def explain(T: int, N: int, D: int, H: int, dtype: Any = "float32", device: str 
         reason = candidate.why_not(dtype, device)
         if candidate is chosen:
             verdict = f"runs ({_asked(None)[1]})" if _asked(None)[0] else "runs"
+        elif reason:
+            verdict = f"cannot run: {reason}"
+        elif T < candidate.least_steps:
+            verdict = f"can run; {chosen.name} is preferred for fewer than {candidate.least_steps} steps"
         else:
-            verdict = f"cannot run: {reason}" if reason else f"can run; {chosen.name} goes before it"
+            verdict = f"can run; {chosen.name} is preferred"
         lines.append(f"  {candidate.name:<10}{candidate.where}: {candidate.how}")
         lines.append(f"  {'':<10}{verdict}")
     return "\n".join([*lines, "", *_costs(T, N, D, H, np.dtype(dtype), cell, measure)])
@@ -267,6 +270,7 @@ def _register_all() -> None:
                 devices=("cpu",),
                 dtypes=("float32", "float64"),
                 requires=("numba",),
+                least_steps=2 if cell in CELLS else 1,  # it packs w_hh
             )
         )
         register(

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 
-WORTH = 4e6  # operations that pay for waking one more thread, about 50 microseconds' worth
+WORTH = 1e7  # operations that pay for waking one more thread: about a tenth of a millisecond
 
 _pool: ThreadPoolExecutor | None = None
 

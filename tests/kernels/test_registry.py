@@ -56,6 +56,13 @@ def test_the_fused_one_is_preferred_where_it_can_run() -> None:
     assert choose("lstm", **SIZES, device="cuda").name == "unrolled"
 
 
+@pytest.mark.skipif(not HAS_NUMBA, reason="needs numba")
+def test_a_single_step_does_not_pay_for_packing_the_weights() -> None:
+    assert choose("lstm", **{**SIZES, "T": 1}).name == "numpy"
+    assert choose("lstm", **{**SIZES, "T": 1}, kernel="numba").name == "numba"
+    assert "can run; numpy is preferred for fewer than 2 steps" in explain(1, 3, 2, 4)
+
+
 @pytest.mark.usefixtures("_without_numba")
 def test_without_numba() -> None:
     assert choose("lstm", **SIZES).name == "numpy"
