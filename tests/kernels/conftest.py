@@ -9,6 +9,6 @@ from minirnn.kernels import workers
 
 @pytest.fixture(params=[1, 3], ids=["one group", "three groups"])
 def groups(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Deals even the smallest problem out to threads."""
+    """Deals even the smallest problem out to this many threads."""
     monkeypatch.setattr(workers, "groups", lambda N, operations: min(N, request.param))
     return int(request.param)

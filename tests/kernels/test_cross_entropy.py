@@ -102,6 +102,7 @@ def test_the_fused_passes_are_those_of_pytorch(smoothing: float, dtype: Any) -> 
 
 
 @SMOOTHING
+@pytest.mark.usefixtures("groups")
 def test_a_row_gets_the_same_bits_alone_and_whatever_the_number_of_threads(smoothing: float) -> None:
     logits, targets, dloss = draw(200, 1301, dtype=np.float32)
     loss, lse = numba_cpu.forward(logits, targets, smoothing)

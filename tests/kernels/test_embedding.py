@@ -26,6 +26,7 @@ def test_it_is_the_product_with_the_one_hot_matrix(kernel: ModuleType, S: int, D
 
 @pytest.mark.parametrize(("S", "D"), [(3000, 256), (3000, 1), (2000, 17), (5000, 100)])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.usefixtures("groups")
 def test_threads_leave_the_order_of_every_sum_alone(S: int, D: int, dtype: Any, rng: np.random.Generator) -> None:
     dy, ids = rng.standard_normal((S, D)).astype(dtype), rng.zipf(1.3, S) % 500
     np.testing.assert_array_equal(numba_cpu.backward(dy, ids, 500), numpy_.backward(dy, ids, 500))
