@@ -18,7 +18,7 @@ from minirnn.random import manual_seed
 from minirnn.serialization import load, save
 
 if TYPE_CHECKING:
-    from minirnn import data, decoding, distributions, kernels, models, nn, ops, optim, study
+    from minirnn import data, decoding, kernels, models, nn, ops, optim, study
 
 __all__ = [
     "MinirnnError",
@@ -28,7 +28,6 @@ __all__ = [
     "data",
     "decoding",
     "detect_anomaly",
-    "distributions",
     "enable_grad",
     "grad",
     "kernel",

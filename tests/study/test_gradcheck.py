@@ -199,7 +199,7 @@ def test_the_right_difference_is_what_a_message_expects():
 def test_float32_is_refused():
     with pytest.raises(TypeError, match=r"input 1 \(2,\) is float32, .* check in float64"):
         gradcheck(lambda a, b: a, [leaf(2), Tensor(np.ones(2, np.float32), requires_grad=True)])
-    with pytest.raises(TypeError, match="output 0 .* is float32; compute in float64"):
+    with pytest.raises(TypeError, match=r"output 0 .* is float32; compute in float64"):
         gradcheck(lambda x: x.to(np.float32), leaf(2))
 
 
