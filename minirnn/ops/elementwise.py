@@ -92,7 +92,7 @@ class Pow(Elementwise):
         return x**self.option
 
     def backward(self, dy: Tensor) -> Tensor:
-        return dy * (pow(self.inputs[0], self.option - 1) * self.option)
+        return dy * mul(self.option, pow(self.inputs[0], self.option - 1))
 
 
 class Exp(Elementwise, saves_output=True):

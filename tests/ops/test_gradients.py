@@ -52,7 +52,7 @@ def test_second_derivative(function: type[Function], case: Case) -> None:
 
 @pytest.mark.parametrize(("function", "case"), [p for p in EVERY if p.values[1].float32])
 def test_float32_stays_float32(function: type[Function], case: Case) -> None:
-    """... and differs from float64 by rounding: 1e-7 for each of at most some hundred dependent operations, relative to the largest number."""
+    """... and differs from float64 by rounding: 1e-7 for each of some hundred dependent operations, relative to the largest number."""
     results = []
     for dtype in (np.float32, np.float64):
         inputs = leaves(*(x.astype(dtype) for x in case.inputs))
