@@ -56,7 +56,7 @@ def _functions(real: Any, integer: Any, mantissa: int, bias: int, log2_high: flo
         return njit(inline="never", fastmath={"contract"}, error_model="numpy")(f)
 
     @compiled
-    def reduced(s: float) -> tuple[float, float]:
+    def reduced(s: Any) -> tuple[Any, Any]:
         """e^r - 1 and 2^n of the argument reduction above."""
         shifted = s * per_log2 + rounder
         n = shifted - rounder
@@ -68,14 +68,14 @@ def _functions(real: Any, integer: Any, mantissa: int, bias: int, log2_high: flo
         return p * r, integer(power).view(real)
 
     @compiled
-    def exp(x: float) -> float:
+    def exp(x: Any) -> Any:
         p, power = reduced(x)
         y = power + power * p
         y = zero if x < lowest else y
         return infinity if x > highest else y
 
     @compiled
-    def tanh(x: float) -> float:
+    def tanh(x: Any) -> Any:
         x = -flat if x < -flat else x
         x = flat if x > flat else x
         p, power = reduced(two * x)
@@ -83,7 +83,7 @@ def _functions(real: Any, integer: Any, mantissa: int, bias: int, log2_high: flo
         return u / (u + two)
 
     @compiled
-    def sigmoid(x: float) -> float:
+    def sigmoid(x: Any) -> Any:
         x = lowest if x < lowest else x
         x = -lowest if x > -lowest else x
         p, power = reduced(-x)

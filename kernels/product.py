@@ -21,7 +21,6 @@ import llvmlite.binding
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 from minirnn.kernels.contract import Array
@@ -40,7 +39,7 @@ def empty(size: int, dtype: Any) -> Array:
 
 def lanes(dtype: Any) -> int:
     """L, the numbers in one register."""
-    return VECTOR // np.dtype(dtype).itemsize
+    return int(VECTOR // np.dtype(dtype).itemsize)
 
 
 def padded(columns: int, multiple: int) -> int:
@@ -95,7 +94,7 @@ def _pack_columns(w: Array, panels: Array) -> None:
 def _tile(R: int, V: int) -> Any:
     """out[r, v, :] = sum_k a[r, k] panel[k, v, :] for R rows and V vectors; `a`, `panels`, `out` are one-dimensional, with offsets."""
 
-    @intrinsic  # type: ignore[untyped-decorator]
+    @intrinsic
     def tile(
         context: Any,
         a: Any,
@@ -119,7 +118,8 @@ def _tile(R: int, V: int) -> Any:
             vector = ir.VectorType(scalar, L)
             integer = a_at.type
             name = f"llvm.fmuladd.v{L}f{real.bitwidth}"
-            muladd = cgutils.get_or_insert_function(builder.module, ir.FunctionType(vector, [vector] * 3), name)
+            known = builder.module.globals.get(name)
+            muladd = known or ir.Function(builder.module, ir.FunctionType(vector, [vector] * 3), name)
 
             def pointer(argument: int, offset: Any) -> Any:
                 data = context.make_array(signature.args[argument])(context, builder, arguments[argument]).data
@@ -168,7 +168,7 @@ def multiplier(V: int) -> Callable[..., None]:
     tallest = TALLEST[V]
     tile_tallest, tile_2, tile_1 = _tile(tallest, V), _tile(2, V), _tile(1, V)
 
-    @njit(error_model="numpy")  # type: ignore[untyped-decorator]
+    @njit(error_model="numpy")
     def multiply(
         a: Array,
         a_at: int,
@@ -196,7 +196,7 @@ def multiplier(V: int) -> Callable[..., None]:
             if r < n:
                 tile_1(a, a_at + r * a_row, a_row, K, panels, p * size, out, p * out_panel + r * out_row, out_row, out_vector)
 
-    return multiply  # type: ignore[no-any-return]
+    return multiply
 
 
 multiply_3 = multiplier(3)

@@ -103,7 +103,8 @@ def choose(
     """The kernel that runs T steps of N sequences with H hidden units; the sizes are left out for an operation.
 
     Asked for by name, in this order: the argument `kernel`, the innermost `with minirnn.kernel(name)`, the environment variable
-    MINIRNN_KERNEL. Otherwise the first of `kernels(cell)` that can run and pays for T steps. Raises RuntimeError if the one asked for cannot.
+    MINIRNN_KERNEL. Otherwise the first of `kernels(cell)` that can run and pays for T steps. Raises RuntimeError where the one asked for, or
+    all, cannot.
     An operation follows the `with` block and the environment only where it has a kernel of that name: they speak of recurrences first.
     """
     name, asked_by = _asked(kernel)
@@ -123,7 +124,7 @@ def choose(
     if not able:
         reasons = "; ".join(f"{candidate.name}: {candidate.why_not(dtype, device)}" for candidate in kernels(cell))
         raise RuntimeError(f"no {cell} kernel can run {case}: {reasons or 'none is registered'}")
-    return next((candidate for candidate in able if T is None or T >= candidate.least_steps), able[0])
+    return next((candidate for candidate in able if T is None or candidate.least_steps <= T), able[0])
 
 
 def fused(operation: str, array: Any) -> ModuleType:
@@ -147,7 +148,7 @@ def explain(T: int, N: int, D: int, H: int, dtype: Any = "float32", device: str 
             verdict = f"runs ({_asked(None)[1]})" if _asked(None)[0] else "runs"
         elif reason:
             verdict = f"cannot run: {reason}"
-        elif T < candidate.least_steps:
+        elif candidate.least_steps > T:
             verdict = f"can run; {chosen.name} is preferred for fewer than {candidate.least_steps} steps"
         else:
             verdict = f"can run; {chosen.name} is preferred"
