@@ -103,8 +103,8 @@ def choose(
     """The kernel that runs T steps of N sequences with H hidden units; the sizes are left out for an operation.
 
     Asked for by name, in this order: the argument `kernel`, the innermost `with minirnn.kernel(name)`, the environment variable
-    MINIRNN_KERNEL. Otherwise the first of `kernels(cell)` that can run and pays for T steps. Raises RuntimeError where the one asked for, or
-    all, cannot.
+    MINIRNN_KERNEL. Otherwise the first of `kernels(cell)` that can run and pays for T steps. Raises RuntimeError where the one asked for
+    cannot run, or none can.
     An operation follows the `with` block and the environment only where it has a kernel of that name: they speak of recurrences first.
     """
     name, asked_by = _asked(kernel)
