@@ -109,10 +109,8 @@ class Seq2Seq(Module):
         readout = E if config.tie_embeddings else H
         self.readout = Linear(H if self.attention is None else H + D, readout, rng=rng)
         self.output = Linear(readout, config.target_size, rng=rng)
-        for embedding in (self.source_embedding, self.target_embedding):
-            init.normal_(embedding.weight, std=1 / math.sqrt(E), rng=rng)
         if config.tie_embeddings:
-            self.output.weight = self.target_embedding.weight
+            self.output.weight = init.normal_(self.target_embedding.weight, std=1 / math.sqrt(E), rng=rng)
         self.dropout = Dropout(config.dropout, rng=rng)
         self.words = rng  # decides which words are dropped
 
