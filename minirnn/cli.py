@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _tolerate(sys.stderr)
     try:
         arguments = make_parser().parse_args(argv)
-        code: int = arguments.run(arguments)
+        code: int = arguments.handler(arguments)
         sys.stdout.flush()
     except MinirnnError as error:
         return _complain(str(error))

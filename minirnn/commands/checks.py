@@ -23,13 +23,8 @@ D, H = 2, 3
 
 
 def add(commands: Commands) -> None:
-    parser = add_command(
-        commands,
-        "gradcheck",
-        gradcheck,
-        "compare gradients, and their gradients, with finite differences, on this machine's kernels",
-        "minirnn gradcheck",
-    )
+    what = "compare gradients, first and second, with finite differences, on this machine's kernels"
+    parser = add_command(commands, "gradcheck", gradcheck, what, "minirnn gradcheck")
     parser.add_argument("--json", action="store_true", help="print one JSON object for each check")
     parser = add_command(commands, "doctor", doctor, "show versions, devices, and which kernels can run here and why not", "minirnn doctor")
     parser.add_argument("--json", action="store_true", help="print one JSON object")

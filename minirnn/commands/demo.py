@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
     from minirnn.training import registry
 
     names = registry.names() if arguments.name == "all" else (arguments.name,)
-    if arguments.out is not None and len(names) > 1:
+    if arguments.out is not None and arguments.name == "all":
         raise MinirnnError("demo all makes one folder for each model: leave out --out")
     for name in names:
         code = _demo(name, arguments)

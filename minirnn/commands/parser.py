@@ -22,7 +22,7 @@ def add_command(commands: Commands, name: str, run: Callable[[argparse.Namespace
     """A sub-command with its summary and an example; `run(arguments)` gives the exit code, None is for a group of further sub-commands."""
     parser = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".", epilog=f"example\n  {example}")
     if run is not None:
-        parser.set_defaults(run=run)
+        parser.set_defaults(handler=run)
     return parser
 
 

@@ -108,9 +108,12 @@ def train_new(run: Run, quiet: bool, prepared: Callable[[Task[Any, Any]], None] 
 @contextmanager
 def kernel_for(run: Run) -> Iterator[None]:
     """The run's kernel for the recurrences. Raises MinirnnError where it, or the device, cannot be used here."""
+    from minirnn.device import import_cupy
     from minirnn.kernels import registry
 
     try:
+        if run.device != "cpu":
+            import_cupy()
         registry.choose("lstm", dtype="float32", device=run.device, kernel=run.kernel)
     except (ValueError, RuntimeError) as error:
         raise MinirnnError(f"{error}; minirnn doctor shows what can run here") from error

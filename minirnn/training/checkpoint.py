@@ -52,7 +52,7 @@ class TrainingState:
         batches: how many batches the epoch has: other data show here.
         validated: the step of the last validation.
         elapsed: seconds of training, validations included, over all the parts of the run.
-        best, best_step: the best validation score and when it was.
+        best, best_loss, best_step: the best validation score (of equal ones that with the lower loss), its loss, and when it was.
         stale: validations since then.
         lr_scale: what the plateau schedule has left of the learning rate.
         loss, norm, size: sums since the last line of metrics: loss weighted by size, norm of the gradient, size.
@@ -68,6 +68,7 @@ class TrainingState:
     validated: int = 0
     elapsed: float = 0.0
     best: float | None = None
+    best_loss: float = 0.0
     best_step: int = 0
     stale: int = 0
     lr_scale: float = 1.0

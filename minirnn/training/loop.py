@@ -167,10 +167,10 @@ class Trainer:
         finally:
             self._validating = False
         state.validated = state.step
-        score = scores[self.task.metric.name]
-        better = self.task.metric.better(score, state.best)
+        score, loss = scores[self.task.metric.name], scores.get("loss", 0.0)
+        better = self.task.metric.better(score, state.best) or (score == state.best and loss < state.best_loss)
         if better:
-            state.best, state.best_step, state.stale = score, state.step, 0
+            state.best, state.best_loss, state.best_step, state.stale = score, loss, state.step, 0
             self._save_best()
         else:
             state.stale += 1

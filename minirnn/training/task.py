@@ -172,7 +172,10 @@ class Task(ABC, Generic[Config, Batch]):
 
     @abstractmethod
     def validate(self) -> dict[str, float]:
-        """Scores on the validation data by name, `metric.name` among them. Evaluation mode, no gradients; draws nothing."""
+        """Scores on the validation data by name, `metric.name` among them, and "loss", which decides between equals.
+
+        Called in evaluation mode and without gradients; draws nothing.
+        """
 
     @abstractmethod
     def evaluate(self, split: Split, **options: Any) -> dict[str, Any]:
