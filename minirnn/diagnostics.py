@@ -90,14 +90,16 @@ class _AnomalyDetector(Monitor):
 
     def _check(self, function: Function, arrays: Sequence[Array]) -> None:
         """Raise unless all arrays are finite. A backward pass is made of operations itself: what fails in one of them is its failure."""
-        bad = next((array for array in arrays if not _is_finite(array)), None)
-        if bad is None:
+        output = next((k for k, array in enumerate(arrays) if not _is_finite(array)), None)
+        if output is None:
             return
         blamed = self.differentiated[-1] if self.differentiated else function
         name = f"{type(blamed).__name__} {'backward' if self.differentiated else 'forward'}"
         step = self.steps.get(function, self.steps.get(blamed))
-        where = ("" if step is None else f" in time step {step}") + ("" if blamed is function else f" (its {type(function).__name__})")
-        raise AnomalyError(f"{name}{where}: first NaN or Inf at {function.locate(bad)}; {_describe(function.inputs)}")
+        when = "" if step is None else f" in time step {step}"
+        part = "" if blamed is function else f" (its {type(function).__name__})"
+        place = (f"output {output}, " if len(arrays) > 1 else "") + function.locate(arrays[output])
+        raise AnomalyError(f"{name}{when}{part}: first NaN or Inf at {place}; {_describe(function.inputs)}")
 
 
 def _is_finite(array: Array) -> bool:

@@ -22,8 +22,9 @@ from minirnn.ops.shape import concatenate, split
 from minirnn.tensor import Tensor
 
 
-def _locate(array: Array, batch_sizes: Array) -> str:
-    bad = np.argwhere(~np.isfinite(array))[0]
+def _locate(array: Array, batch_sizes: Array, backward: bool = False) -> str:
+    """The time step of the first NaN or Inf, in the order in which the pass goes through time."""
+    bad = np.argwhere(~np.isfinite(array))[-1 if backward else 0]
     ends = np.cumsum(batch_sizes)
     if len(array) != ends[-1]:
         return f"index {tuple(bad.tolist())} of {array.shape}, which is summed over the steps or stands at their end"
@@ -92,7 +93,7 @@ class RecurrenceGrad(Function):
             return grad(dxs, inputs, ddxs, create_graph=create, allow_unused=True, independent=True)
 
     def locate(self, array: Array) -> str:
-        return _locate(array, self.options["batch_sizes"])
+        return _locate(array, self.options["batch_sizes"], backward=True)
 
 
 def _steps(z: Tensor, batch_sizes: Array) -> Iterator[tuple[int, int, Tensor]]:
