@@ -73,7 +73,12 @@ class TranslationTask(Task[TranslationConfig, Examples]):
     training = TrainingOptions(lr=1e-3, clip=1.0, epochs=12)
     default_data = "cldr"
     metric = Metric("bleu", higher_is_better=True)
-    demo = Demo(data="cldr", minutes=2.5, title="An LSTM with attention learns to translate English phrases into French.")
+    demo = Demo(
+        data="cldr",
+        minutes=2.5,
+        title="An LSTM with attention learns to translate English phrases into French.",
+        settings={"embedding": 128, "dropout": 0.1, "lr": 2e-3, "schedule": "linear", "epochs": 8},
+    )
     evaluation_options: ClassVar[frozenset[str]] = frozenset({"beam", "length_penalty", "coverage_penalty", "copy_unknown"})
 
     def __init__(self, config: TranslationConfig, data: DataArguments, model: Seq2Seq, source: Vocabulary, target: Vocabulary) -> None:
