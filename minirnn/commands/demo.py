@@ -55,14 +55,14 @@ def _demo(name: str, arguments: argparse.Namespace) -> int:
     def prepared(task: Task[Any, Any]) -> None:
         print(f"{task.describe()}\n", flush=True)
 
-    _, outcome = train_new(made, arguments.quiet, prepared)
+    task, outcome = train_new(made, arguments.quiet, prepared)
     if outcome.reason == "interrupted":
         print(f"stopped; go on with\n  minirnn train --resume {made.folder}", file=sys.stderr)
         return 130
     state = outcome.state
     epochs = state.epoch + state.batch / state.batches
     print(f"{ENDINGS[outcome.reason]}: {state.step:,} updates, {epochs:.1f} epochs, {state.elapsed / 60:.1f} minutes\n")
-    task = made.task()
+    made.load_best(task)
     print("Examples that were not in the training:")
     _print_table(task.samples(SAMPLES))
     print("\nScores on all such examples:")

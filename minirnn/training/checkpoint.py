@@ -154,14 +154,18 @@ class Run:
 
     def task(self) -> Task[Any, Any]:
         """The trained task: the best weights, in evaluation mode."""
+        task = registry.find(self.model).restore(self.config, self.data, self.folder)
+        self.load_best(task)
+        return task
+
+    def load_best(self, task: Task[Any, Any]) -> None:
+        """Give a task of this run the best weights, and put it in evaluation mode."""
         if not (self.folder / BEST).is_file():
             raise MinirnnError(
                 f"{self.folder} has no {BEST}: training stopped before its first validation; go on: minirnn train --resume {self.folder}"
             )
-        task = self._restored()
         load_weights(task.model, serialization.load(self.folder / BEST), self.folder / BEST)
         task.model.eval()
-        return task
 
     def resume(self) -> tuple[Task[Any, Any], Arrays, TrainingState]:
         """The task as training left it, all arrays of `last.safetensors` by prefixed name, and the state."""
@@ -174,7 +178,7 @@ class Run:
         except (KeyError, TypeError, json.JSONDecodeError) as error:
             raise MinirnnError(f"{file} is not a training state of minirnn's; start again, or copy the file again") from error
         manual_seed(self.seed)
-        task = self._restored()
+        task = registry.find(self.model).restore(self.config, self.data, self.folder)
         load_weights(task.model, part(arrays, "model"), file)
         return task, arrays, state
 
@@ -202,9 +206,6 @@ class Run:
             except (json.JSONDecodeError, KeyError, TypeError) as error:
                 raise MinirnnError(f"{file}, line {number}: not a line of metrics ({line[:40]!r})") from error
         return rows
-
-    def _restored(self) -> Task[Any, Any]:
-        return registry.find(self.model).restore(self.config, self.data, self.folder)
 
 
 def check_free(folder: Path) -> None:

@@ -123,7 +123,8 @@ class Trainer:
                 return reason
             if epoch != state.epoch:
                 continue
-            self._update(batches[state.batch])
+            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # what is not finite is found and named
+                self._update(batches[state.batch])
             if self.clock() - self._saved > SAVE_SECONDS:
                 self._save()
 
@@ -302,7 +303,7 @@ class Trainer:
 
     def _first_anomaly(self, batch: Any) -> str:
         try:
-            with detect_anomaly(), np.errstate(all="ignore"):
+            with detect_anomaly():
                 self.task.loss(batch, self.state.step).backward()
         except AnomalyError as error:
             return str(error)

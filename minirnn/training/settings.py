@@ -40,7 +40,7 @@ def apply(settings: Mapping[str, Any], *groups: Any) -> tuple[Any, ...]:
     for key, value in settings.items():
         owner = next((k for k, group in enumerate(groups) if any(field.name == key for field in dataclasses.fields(group))), None)
         if owner is None:
-            close = difflib.get_close_matches(key, known, n=3)
+            close = difflib.get_close_matches(key, known, n=3, cutoff=0.5)
             hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(sorted(known))}"
             raise MinirnnError(f"--set {key}: no such setting; {hint}")
         changes[owner][key] = convert(key, value, types_of[owner][key])

@@ -196,7 +196,7 @@ def test_training_stops_where_numbers_break_and_keeps_the_last_checkpoint(tmp_pa
     run = make_run(tmp_path / "run", TrainingOptions(epochs=4), TinyConfig(poison=8 if broken == "loss" else -1))
     manual_seed(run.seed)
     task = (TinyTask if broken == "loss" else BrokenGradient).build(run.config, run.data, run.seed)
-    with run.lock(), pytest.raises(NonFiniteError) as error, np.errstate(all="ignore"):
+    with run.lock(), pytest.raises(NonFiniteError) as error:
         run.write_start(task)
         Trainer(task, run.training, run.seed, run).fit()
     message = str(error.value)
