@@ -72,7 +72,7 @@ class Function:
     needs: tuple[bool, ...]
     output_types: tuple[tuple[tuple[int, ...], np.dtype[Any]], ...]
     freed = False
-    _saved: tuple[Array, ...] = ()
+    _saved: Sequence[Array] = ()
 
     def __init__(self, **options: Any) -> None:
         self.__dict__.update(options)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import operator
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -191,3 +194,24 @@ def test_public_names_all_exist():
     assert set(mr.__all__) <= set(dir(mr))
     with pytest.raises(AttributeError, match="module 'minirnn' has no attribute 'nothing'"):
         _ = mr.nothing
+
+
+def test_a_deep_copy_of_a_leaf_is_a_leaf_of_its_own():
+    x = tensor([1.0, 2.0], requires_grad=True)
+    (x * x).sum().backward()
+    twin = copy.deepcopy(x)
+    twin.data *= 10
+    assert x.numpy().tolist() == [1, 2]
+    assert twin.requires_grad
+    assert twin.creator is None
+    assert twin.grad.numpy().tolist() == [2, 4]
+    (twin * 3).sum().backward()
+    assert x.grad.numpy().tolist() == [2, 4]
+
+
+def test_importing_minirnn_loads_and_prints_nothing_that_is_not_needed():
+    heavy = ("numba", "cupy", "matplotlib", "rich", "safetensors", "hypothesis", "scipy", "sacrebleu")
+    program = f"import sys, minirnn; print([name for name in {heavy} if name in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert run.stdout == "[]\n"
+    assert run.stderr == ""
