@@ -35,16 +35,20 @@ class SumTo(Function):
 
 def broadcast_to(x: Tensor, shape: tuple[int, ...]) -> Tensor:
     """x repeated along new leading axes and along its axes of length 1."""
+    if x.shape == shape:
+        return x
     if not fits(x.shape, shape):
-        raise ValueError(f"broadcast_to: x {x.shape} cannot be repeated to {shape}: its last axes must be equal to these, or 1")
-    return x if x.shape == shape else BroadcastTo.apply(x, shape=shape)
+        raise ValueError(f"broadcast_to: x {x.shape} cannot be repeated to {shape}: its axes must be equal to the last of these, or 1")
+    return BroadcastTo.apply(x, shape=shape)
 
 
 def sum_to(x: Tensor, shape: tuple[int, ...]) -> Tensor:
     """The sum over the axes along which a tensor of `shape` would be broadcast to x."""
+    if x.shape == shape:
+        return x
     if not fits(shape, x.shape):
-        raise ValueError(f"sum_to: {shape} cannot be broadcast to x {x.shape}, so x is no sum to it")
-    return x if x.shape == shape else SumTo.apply(x, shape=shape)
+        raise ValueError(f"sum_to: shape {shape} must be one that broadcasts to x {x.shape}")
+    return SumTo.apply(x, shape=shape)
 
 
 def fits(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:

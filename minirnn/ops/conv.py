@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import NamedTuple, TypeAlias
+
+import numpy as np
 
 from minirnn.autograd import Function
 from minirnn.device import Array, array_module
@@ -128,20 +131,18 @@ def avg_pool2d(x: Tensor, kernel_size: Pair, stride: Pair | None = None, padding
 def _winners(x: Array, window: Window) -> Array:
     """Where in the flattened image the first largest element of each window lies: (N, C, P, Q). A NaN is larger than anything."""
     xp = array_module(x)
+    H, W = x.shape[2:]
     views = window.views(x, -xp.inf)  # (N, C, P, Q, U, V)
     P, Q, U, V = views.shape[2:]
-    W = x.shape[3]
-    row = window.stride[0] * xp.arange(P)[:, None] - window.padding[0]  # (P, 1) of each window's first element
-    column = window.stride[1] * xp.arange(Q) - window.padding[1]  # (Q,)
-    best = xp.full(views.shape[:4], -xp.inf, x.dtype)
-    winner = xp.broadcast_to(row.clip(0) * W + column.clip(0), views.shape[:4])
-    for u in range(U):
-        for v in range(V):
-            rival = views[..., u, v]
-            better = (rival > best) | (rival != rival)
-            winner = xp.where(better, (row + u) * W + column + v, winner)
-            best = xp.where(better, rival, best)
-    return winner
+    rivals = [views[..., u, v] for u in range(U) for v in range(V)]  # (N, C, P, Q) each
+    best = reduce(xp.maximum, rivals)
+    first = xp.full(best.shape, U * V, np.int32)  # the number of the first that is as large
+    for k, rival in enumerate(rivals):
+        smaller = (rival != best) & (rival == rival)
+        xp.minimum(first, k + U * V * smaller.astype(np.int32), out=first)
+    row = window.stride[0] * xp.arange(P)[:, None] - window.padding[0] + first // V
+    column = window.stride[1] * xp.arange(Q) - window.padding[1] + first % V
+    return row.clip(0, H - 1) * W + column.clip(0, W - 1)  # outside only where all that the window sees is -inf
 
 
 def _pair(name: str, what: str, value: Pair, least: int) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import accumulate
 
@@ -78,7 +79,13 @@ class Pad(Function):
 def reshape(x: Tensor, shape: int | Sequence[int]) -> Tensor:
     """x in `shape`, in which one number may be -1."""
     shape = (shape,) if isinstance(shape, int) else tuple(shape)
-    return x if shape == x.shape else Reshape.apply(x, shape=shape)
+    if shape == x.shape:
+        return x
+    known, open_axes = math.prod(n for n in shape if n != -1), shape.count(-1)
+    fills = known == x.size if open_axes == 0 else open_axes == 1 and known > 0 and x.size % known == 0
+    if not fills:
+        raise ValueError(f"reshape: x {x.shape} has {x.size} elements, which do not fill shape {shape}")
+    return Reshape.apply(x, shape=shape)
 
 
 def transpose(x: Tensor, axes: Sequence[int] | None = None) -> Tensor:
@@ -133,6 +140,8 @@ def pad(x: Tensor, widths: Sequence[tuple[int, int]]) -> Tensor:
 
 def expand_dims(x: Tensor, axis: int) -> Tensor:
     """A new axis of length 1 at position `axis`."""
+    if not -x.ndim - 1 <= axis <= x.ndim:
+        raise ValueError(f"expand_dims: axis {axis} is out of range for x {x.shape} and one axis more")
     position = axis % (x.ndim + 1)
     return reshape(x, (*x.shape[:position], 1, *x.shape[position:]))
 

@@ -91,6 +91,9 @@ X = Tensor(np.zeros((2, 3)))
     ("call", "words"),
     [
         (lambda: ops.transpose(X, (0, 0)), r"transpose: axes \(0, 0\) are not a permutation of the 2 axes of x \(2, 3\)"),
+        (lambda: ops.reshape(X, (4,)), r"reshape: x \(2, 3\) has 6 elements, which do not fill shape \(4,\)"),
+        (lambda: ops.reshape(X, (4, -1)), r"reshape: x \(2, 3\) has 6 elements, which do not fill shape \(4, -1\)"),
+        (lambda: ops.expand_dims(X, 3), r"expand_dims: axis 3 is out of range for x \(2, 3\)"),
         (lambda: ops.swapaxes(X, 0, 2), r"swapaxes: axis 2 is out of range for x \(2, 3\)"),
         (lambda: ops.split(X, 2), r"split: axis 1 of x \(2, 3\) does not divide into 2 equal parts"),
         (lambda: ops.split(X, [1, 1]), r"split: axis 1 of x \(2, 3\) does not divide into parts of \[1, 1\]"),
@@ -99,7 +102,7 @@ X = Tensor(np.zeros((2, 3)))
         (lambda: ops.concatenate([]), r"concatenate: there must be at least one tensor"),
         (lambda: ops.pad(X, [(1, 1)]), r"pad: widths must be a pair \(before, after\) for each of the 2 axes of x \(2, 3\)"),
         (lambda: ops.broadcast_to(X, (3, 3)), r"broadcast_to: x \(2, 3\) cannot be repeated to \(3, 3\)"),
-        (lambda: ops.sum_to(X, (2, 2)), r"sum_to: \(2, 2\) cannot be broadcast to x \(2, 3\)"),
+        (lambda: ops.sum_to(X, (2, 2)), r"sum_to: shape \(2, 2\) must be one that broadcasts to x \(2, 3\)"),
         (lambda: ops.diagonal(X), r"diagonal: x must be \(\.\.\., n, n\), got \(2, 3\)"),
     ],
 )
