@@ -5,7 +5,7 @@ shares ragged batches evenly, through all time steps inside one compiled functio
 group. A step is a product of the group's rows with `w_hh`, packed once per call, and a pass over each row's gates while they are in cache.
 
 Per row and step the forward pass reads z (4H numbers), h_{t-1}, c_{t-1} and writes the gates (4H), c, h; w_hh (4 H^2) is read from cache
-once per six rows. Its operations are 8 H^2 in the product, about 100 H in the gates. Nothing is allocated inside the loop over time.
+once per six rows. Its product takes 8 H^2 operations. Nothing is allocated inside the loop over time.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ def test_saturation_and_nan(name: str, at_infinity: float, at_minus_infinity: fl
 
 @pytest.mark.parametrize("name", EXACT)
 def test_a_loop_computes_several_at_once(name: str) -> None:
-    """Otherwise a step of a recurrence takes ten times as long, and no other test would tell."""
+    """Otherwise a step of a recurrence takes many times as long, and no other test would tell."""
     loop = over(name)
     x = np.zeros(64, np.float32)
     loop(x, x.copy())
