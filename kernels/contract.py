@@ -129,7 +129,7 @@ def check_packed(cell: str, gates: int, z: Array, w_hh: Array, batch_sizes: Arra
             "sort the sequences by length, longest first (minirnn.nn.pack does)"
         )
     hidden, wide = w_hh.shape[-1], f"{gates}H" if gates > 1 else "H"
-    expected = {
+    expected: dict[str, tuple[str, Array, tuple[int, ...]]] = {
         "w_hh": (f"({wide}, H)", w_hh, (gates * hidden, hidden)),
         "z": (f"(S, {wide})", z, (int(batch_sizes.sum()), gates * hidden)),
         **{name: ("(N, H)", state, (int(batch_sizes[0]), hidden)) for name, state in states.items()},

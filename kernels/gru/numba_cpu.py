@@ -43,7 +43,7 @@ def backward(tape: GRUTape, w_hh: Array, dh: Array | None, dh_n: Array | None) -
     """dh (S, H), dh_n (N, H); None means zero"""
     (N, H), S, dtype = tape.h0.shape, len(tape.h), w_hh.dtype
     dz, da = np.empty((S, 3 * H), dtype), np.empty((S, 3 * H), dtype)
-    dh0 = np.zeros((N, H), dtype) if dh_n is None else dh_n.astype(dtype)  # (N, H) dL/dh_t on its way back              (2.1)
+    dh0 = np.zeros((N, H), dtype) if dh_n is None else dh_n.copy()  # (N, H) dL/dh_t on its way back              (2.1)
     dh = np.empty((0, H), dtype) if dh is None else np.ascontiguousarray(dh)
     panels = pack_columns(w_hh)
     first = starts(tape.batch_sizes)
