@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minirnn.commands.parser import Commands, add_command, positive_integer
+from minirnn.commands.train import kernel_for
 from minirnn.errors import MinirnnError
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def add(commands: Commands) -> None:
     )
     _add_run(parser)
     parser.add_argument("--split", choices=SPLITS, default="test", help="which part of the data (default: test)")
-    parser.add_argument("--beam", metavar="N", type=positive_integer, help="width of the beam search (default: greedy)")
+    _add_search(parser)
     parser.add_argument("--data-dir", metavar="DIR", help="where the data files lie now, if they were moved")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -39,7 +40,7 @@ def add(commands: Commands) -> None:
     )
     _add_run(parser)
     parser.add_argument("texts", metavar="TEXT", nargs="+", help="a text (in quotes), several of them, or - for standard input")
-    parser.add_argument("--beam", metavar="N", type=positive_integer, default=1, help="width of the beam search (default: 1, greedy)")
+    _add_search(parser)
     parser.add_argument(
         "--show-attention",
         metavar="PNG",
@@ -58,12 +59,12 @@ def evaluate(arguments: argparse.Namespace) -> int:
     run = Run.open(arguments.run)
     if arguments.data_dir is not None:
         run = replace(run, data=replace(run.data, folder=arguments.data_dir))
-    task = run.task()
-    options = {"beam": arguments.beam} if arguments.beam is not None else {}
+    task, options = run.task(), _search(arguments)
     unknown = options.keys() - task.evaluation_options
     if unknown:
-        raise MinirnnError(f"{run.folder} is a run of {run.model}, which has no --{min(unknown)}")
-    scores = evaluate_task(task, arguments.split, options)
+        raise MinirnnError(f"{run.folder} is a run of {run.model}, which has no --{min(unknown).replace('_', '-')}")
+    with kernel_for():
+        scores = evaluate_task(task, arguments.split, options)
     if arguments.json:
         print(json.dumps({"run": str(run.folder), "model": run.model, "data": run.data.source, **scores}, ensure_ascii=False))
     else:
@@ -95,10 +96,11 @@ def translate(arguments: argparse.Namespace) -> int:
     translator: Translator | None = getattr(run.task(), "translator", None)
     if translator is None:
         raise MinirnnError(f"{run.folder} is a run of {run.model}, which does not translate")
-    number = 0
+    options, number = _search(arguments), 0
     for number, (place, text) in enumerate(_texts(arguments.texts), 1):
         try:
-            (found,) = translator.translate([text], beam=arguments.beam)
+            with kernel_for():
+                (found,) = translator.translate([text], **options)
         except MinirnnError as error:
             raise MinirnnError(f"{place}: {error}") from error
         print(_as_json(text, found) if arguments.json else found.text, flush=True)
@@ -111,6 +113,18 @@ def translate(arguments: argparse.Namespace) -> int:
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="the folder of a run, as minirnn train makes it")
+
+
+def _add_search(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--beam", metavar="N", type=positive_integer, help="width of the beam search (default: 1, greedy)")
+    parser.add_argument("--length-penalty", metavar="P", type=float, help="of the beam search: 0 likes short texts, 1 is the mean per word")
+    parser.add_argument("--coverage-penalty", metavar="P", type=float, help="of the beam search: punishes source words never looked at")
+
+
+def _search(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The options of the search that were given."""
+    names = ("beam", "length_penalty", "coverage_penalty")
+    return {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
 
 
 def _texts(given: list[str]) -> Iterator[tuple[str, str]]:

@@ -85,7 +85,7 @@ def new_run(
         model=task.name,
         config=config,
         training=training,
-        data=DataArguments(data or task.default_data, data_dir),
+        data=DataArguments(_lasting(data or task.default_data), data_dir and str(Path(data_dir).absolute())),
         seed=seed or 0,
         device=device or "cpu",
         kernel=kernel,
@@ -96,7 +96,7 @@ def train_new(run: Run, quiet: bool, prepared: Callable[[Task[Any, Any]], None] 
     """Train from the beginning; `prepared` is called with the task before the first update."""
     from minirnn.training import Trainer, progress
 
-    with kernel_for(run):
+    with kernel_for(run.kernel, run.device):
         task = _on_device(run.start(), run.device)
         prepared(task)
         with run.lock():
@@ -106,18 +106,21 @@ def train_new(run: Run, quiet: bool, prepared: Callable[[Task[Any, Any]], None] 
 
 
 @contextmanager
-def kernel_for(run: Run) -> Iterator[None]:
-    """The run's kernel for the recurrences. Raises MinirnnError where it, or the device, cannot be used here."""
+def kernel_for(kernel: str | None = None, device: str = "cpu") -> Iterator[None]:
+    """Recurrences on the kernel of this name (None: what the environment or the machine says).
+
+    Raises MinirnnError where it, or the device, cannot be used here.
+    """
     from minirnn.device import import_cupy
     from minirnn.kernels import registry
 
     try:
-        if run.device != "cpu":
+        if device != "cpu":
             import_cupy()
-        registry.choose("lstm", dtype="float32", device=run.device, kernel=run.kernel)
+        registry.choose("lstm", dtype="float32", device=device, kernel=kernel)
     except (ValueError, RuntimeError) as error:
         raise MinirnnError(f"{error}; minirnn doctor shows what can run here") from error
-    with registry.kernel(run.kernel) if run.kernel else nullcontext():
+    with registry.kernel(kernel) if kernel else nullcontext():
         yield
 
 
@@ -130,6 +133,11 @@ def report(run: Run, task: Task[Any, Any], outcome: Outcome) -> None:
     print(f"the run is in {run.folder}; next:")
     for command in [f"minirnn evaluate {run.folder}", *task.hints(run.folder)]:
         print(f"  {command}")
+
+
+def _lasting(source: str) -> str:
+    """A path that holds wherever the run is used from; the name of a data set, which has neither dot nor slash, as it is."""
+    return str(Path(source).absolute()) if Path(source).exists() and ("." in source or "/" in source) else source
 
 
 def _start(arguments: argparse.Namespace) -> tuple[Run, Task[Any, Any], Outcome]:
@@ -156,7 +164,7 @@ def _resume(arguments: argparse.Namespace) -> tuple[Run, Task[Any, Any], Outcome
     if arguments.name not in (None, run.model):
         raise MinirnnError(f"{run.folder} is a run of {run.model}, not of {arguments.name}")
     (training,) = apply(_budget(arguments), run.training)
-    with run.lock(), kernel_for(run):
+    with run.lock(), kernel_for(run.kernel, run.device):
         task, arrays, state = run.resume()
         if training != run.training:
             run = replace(run, training=training)

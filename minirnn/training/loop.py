@@ -85,11 +85,17 @@ class Trainer:
         self._began = self._saved = self._logged = 0.0
 
     def load(self, arrays: Arrays, state: TrainingState, rows: list[dict[str, Any]]) -> None:
-        """Stand where another trainer of the same task stood when it saved; the model's weights are loaded already."""
-        self.optimizer.load_state_dict({"arrays": part(arrays, "optimizer"), "scalars": state.optimizer})
-        if self.average is not None:
-            self.average.load_state_dict(part(arrays, "average"))
-        self._set_random(state.random)
+        """Stand where another trainer of the same task stood when it saved; the model's weights are loaded already.
+
+        Raises MinirnnError where the state is another run's.
+        """
+        try:
+            self.optimizer.load_state_dict({"arrays": part(arrays, "optimizer"), "scalars": state.optimizer})
+            if self.average is not None:
+                self.average.load_state_dict(part(arrays, "average"))
+            self._set_random(state.random)
+        except (ValueError, KeyError) as error:
+            raise MinirnnError(f"the training state belongs to a run with other settings: {error}") from error
         self.state, self.rows = state, rows
 
     def fit(self) -> Outcome:
@@ -159,6 +165,7 @@ class Trainer:
         if state.updates:
             self._log()
         self._validating = True
+        self.progress.validating(state)
         try:
             scores = self._scores()
         except KeyboardInterrupt:

@@ -22,6 +22,9 @@ class Progress(Protocol):
     def update(self, state: TrainingState, loss: float, norm: float, size: int, left: float | None) -> None:
         """After an update: the loss and the gradient's norm, the batch's size, and the seconds to go (None: unknown)."""
 
+    def validating(self, state: TrainingState) -> None:
+        """Before a validation."""
+
     def validated(self, state: TrainingState, scores: dict[str, float], best: bool) -> None:
         """After a validation."""
 
@@ -36,6 +39,9 @@ class Silent:
         return
 
     def update(self, state: TrainingState, loss: float, norm: float, size: int, left: float | None) -> None:
+        return
+
+    def validating(self, state: TrainingState) -> None:
         return
 
     def validated(self, state: TrainingState, scores: dict[str, float], best: bool) -> None:
@@ -118,6 +124,10 @@ class Live(_Meter):
             self.bar = self.bars.add_task("", total=1.0, where="", text="")
         spent = 0.0 if left is None else state.elapsed / max(1e-9, state.elapsed + left)
         self.bars.update(self.bar, completed=spent, where=_where(state), text=self.text(state, norm) + _left(left))
+
+    def validating(self, state: TrainingState) -> None:
+        if self.bar is not None:
+            self.bars.update(self.bar, where=_where(state), text="validating ...")
 
     def validated(self, state: TrainingState, scores: dict[str, float], best: bool) -> None:
         self.last = time.perf_counter()

@@ -140,6 +140,7 @@ COMPLAINTS = [
     (["evaluate", "nowhere"], "nowhere does not exist"),
     (["evaluate", "."], "is not the folder of a run: it has no config.json"),
     (["translate", ".", "hello"], "is not the folder of a run"),
+    (["train", "seq2seq", "--data-dir", "nowhere", "--data", "multi30k"], "nowhere is not a folder"),
     (["demo", "juggler"], "unknown model 'juggler'"),
     (["demo", "all", "--out", "x"], "leave out --out"),
 ]

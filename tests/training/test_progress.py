@@ -22,6 +22,7 @@ def _train(display: progress.Progress) -> None:
     with display:
         for _ in range(3):
             display.update(STATE, 2.5, 0.75, 100, 90.0)
+        display.validating(STATE)
         display.validated(STATE, {"loss": 2.25, "bleu": 31.0}, True)
 
 
