@@ -212,6 +212,8 @@ def check_free(folder: Path) -> None:
     """Raise MinirnnError unless the folder is new or empty: a run is never written over another one, nor among other files."""
     if folder.exists() and not folder.is_dir():
         raise MinirnnError(f"{folder} is a file; name a folder with --out")
+    if (folder / CONFIG).exists() and not (folder / LAST).exists():
+        raise MinirnnError(f"{folder} holds a run that stopped before its first checkpoint: remove it, or name another folder with --out")
     if (folder / CONFIG).exists():
         raise MinirnnError(f"{folder} holds a run already: go on with minirnn train --resume {folder}, or name another folder with --out")
     if folder.is_dir() and any(entry.name != LOCK_NAME for entry in folder.iterdir()):

@@ -137,6 +137,9 @@ def test_new_folders_do_not_meet_old_ones(tmp_path: Path) -> None:
         folder.mkdir()
     (tmp_path / "a" / ".lock").touch()
     check_free(tmp_path / "a")  # a lock alone is nothing
+    (tmp_path / "a" / "config.json").touch()
+    with pytest.raises(MinirnnError, match="stopped before its first checkpoint: remove it"):
+        check_free(tmp_path / "a")
     (tmp_path / "file").touch()
     with pytest.raises(MinirnnError, match="is a file"):
         check_free(tmp_path / "file")

@@ -22,7 +22,6 @@ def _train(display: progress.Progress) -> None:
     with display:
         for _ in range(3):
             display.update(STATE, 2.5, 0.75, 100, 90.0)
-        display.validating(STATE)
         display.validated(STATE, {"loss": 2.25, "bleu": 31.0}, True)
 
 
@@ -43,6 +42,16 @@ def test_loss_gradient_speed_time_left_and_scores_are_shown(monkeypatch: pytest.
     shown = sys.stderr.getvalue()  # type: ignore[attr-defined]
     for part in ("epoch  1.50", "loss 2.500", "gradient 0.75", "words/s", "1:30 left", "bleu 31", "best so far"):
         assert part in shown, part
+
+
+def test_a_long_validation_is_announced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setattr(progress, "QUIET_SECONDS", 0.0)
+    monkeypatch.setenv("TERM", "xterm")
+    with progress.make("words") as display:
+        display.update(STATE, 2.5, 0.75, 100, 90.0)
+        display.validating(STATE)
+    assert "validating ..." in sys.stderr.getvalue()  # type: ignore[attr-defined]
 
 
 def test_the_quiet_one_is_quiet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
