@@ -23,6 +23,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
+from minirnn.kernels.compiling import compiled
 from minirnn.kernels.contract import Array
 
 _wide = bool(llvmlite.binding.get_host_cpu_features().get("avx512f"))
@@ -63,7 +64,7 @@ def pack_columns(w: Array, vectors: int = 4) -> Array:
     return panels
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _pack_gates(w: Array, panels: Array) -> None:
     G, H, K = w.shape
     P, _, _, L = panels.shape
@@ -78,7 +79,7 @@ def _pack_gates(w: Array, panels: Array) -> None:
                         panels[p, k, v, lane] = 0
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _pack_columns(w: Array, panels: Array) -> None:
     K, M = w.shape
     P, _, width = panels.shape

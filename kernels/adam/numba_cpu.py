@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
 from minirnn.kernels import workers
+from minirnn.kernels.compiling import compiled
 from minirnn.kernels.contract import Array
 
 OPERATIONS = 100  # what an element costs, counted as `workers` does: the traffic is the price, not the arithmetic
@@ -61,7 +61,7 @@ def step(
     workers.share(part, P)
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
+@compiled(error_model="numpy", fastmath={"contract"})
 def _update(param: Array, grad: Array, m: Array, v: Array, coefficients: Array) -> None:
     scale, coupled_decay, keep, new_m, new_v = coefficients[0], coefficients[1], coefficients[2], coefficients[3], coefficients[4]
     rate, correction, eps = coefficients[5], coefficients[6], coefficients[7]

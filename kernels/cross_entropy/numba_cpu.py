@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numba.extending import overload
 
 from minirnn.kernels import workers
+from minirnn.kernels.compiling import compiled
 from minirnn.kernels.contract import Array
 from minirnn.kernels.pointwise import exp
 
@@ -89,7 +89,7 @@ def _number_of(order: Any) -> Any:
     return number
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _largest(row: Array) -> float:
     """max_k row_k, or NaN. A maximum of floats is not vectorised, because the place of a NaN would matter; one of integers is."""
     largest = _order(row[0])
@@ -98,7 +98,7 @@ def _largest(row: Array) -> float:
     return _number(largest)
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract"})
+@compiled(error_model="numpy", fastmath={"reassoc", "contract"})
 def _forward(logits: Array, targets: Array, on_target: float, on_all: float, loss: Array, lse: Array) -> None:
     S, V = logits.shape
     for s in range(S):
@@ -117,7 +117,7 @@ def _forward(logits: Array, targets: Array, on_target: float, on_all: float, los
         lse[s] = m + log_total  # (2)
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
+@compiled(error_model="numpy", fastmath={"contract"})
 def _backward(logits: Array, targets: Array, lse: Array, dloss: Array, on_target: float, on_all: float, dlogits: Array) -> None:
     S, V = logits.shape
     for s in range(S):

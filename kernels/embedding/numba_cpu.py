@@ -7,9 +7,9 @@ touched: the rows that no id names cost nothing.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from minirnn.kernels import workers
+from minirnn.kernels.compiling import compiled
 from minirnn.kernels.contract import Array
 
 CACHE_LINE = 64  # bytes; two threads that write into one slow each other down
@@ -31,7 +31,7 @@ def backward(dy: Array, ids: Array, rows: int) -> Array:
     return dw
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _backward(dy: Array, ids: Array, dw: Array, first: int, last: int) -> None:
     for s in range(len(ids)):
         source, target = dy[s, first:last], dw[ids[s], first:last]

@@ -9,12 +9,10 @@ writes dz and da (3H each). The products are 6 H^2 operations each, the gates ab
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numba import njit
 
 from minirnn.kernels import workers
+from minirnn.kernels.compiling import compiled
 from minirnn.kernels.contract import Array, GRUGrads, GRUTape, check_packed
 from minirnn.kernels.packed import last_rows, previous, starts
 from minirnn.kernels.pointwise import sigmoid, tanh
@@ -61,11 +59,7 @@ def backward(tape: GRUTape, w_hh: Array, dh: Array | None, dh_n: Array | None) -
     return GRUGrads(dz, dw_hh, db_hn, dh0)  # (2.10)
 
 
-def _compiled(function: Any) -> Any:
-    return njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})(function)
-
-
-@_compiled
+@compiled(error_model="numpy", fastmath={"contract"})
 def _forward(
     p: int, P: int, z: Array, panels: Array, b_hn: Array, h0: Array, first: Array, gates: Array, hn: Array, h: Array, a: Array
 ) -> None:
@@ -96,7 +90,7 @@ def _forward(
         h_before, at = h, first[t]
 
 
-@_compiled
+@compiled(error_model="numpy", fastmath={"contract"})
 def _backward(
     p: int,
     P: int,

@@ -10,12 +10,10 @@ once per six rows. Its product takes 8 H^2 operations. Nothing is allocated insi
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numba import njit
 
 from minirnn.kernels import workers
+from minirnn.kernels.compiling import compiled
 from minirnn.kernels.contract import Array, LSTMGrads, LSTMTape, check_packed
 from minirnn.kernels.packed import last_rows, previous, starts
 from minirnn.kernels.pointwise import sigmoid, tanh
@@ -63,11 +61,7 @@ def backward(tape: LSTMTape, w_hh: Array, dh: Array | None, dc: Array | None, dh
     return LSTMGrads(dz, dw_hh, dh0, dc0)  # (2.12)
 
 
-def _compiled(function: Any) -> Any:
-    return njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})(function)
-
-
-@_compiled
+@compiled(error_model="numpy", fastmath={"contract"})
 def _forward(
     p: int, P: int, z: Array, panels: Array, h0: Array, c0: Array, first: Array, gates: Array, c: Array, h: Array, a: Array
 ) -> None:
@@ -100,7 +94,7 @@ def _forward(
         h_before, c_before, at = h, c, first[t]
 
 
-@_compiled
+@compiled(error_model="numpy", fastmath={"contract"})
 def _backward(
     p: int,
     P: int,

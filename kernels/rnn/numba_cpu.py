@@ -7,12 +7,10 @@ while they are in cache. Nothing is allocated inside the loop over time.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numba import njit
 
 from minirnn.kernels import workers
+from minirnn.kernels.compiling import compiled
 from minirnn.kernels.contract import Array, RNNGrads, RNNTape, check_nonlinearity, check_packed
 from minirnn.kernels.packed import last_rows, previous, starts
 from minirnn.kernels.pointwise import tanh
@@ -60,11 +58,7 @@ def _rows(p: int, P: int, state0: Array) -> Array:
     return empty(rows * padded(H, 4 * lanes(state0.dtype)), state0.dtype).reshape(rows, -1)
 
 
-def _compiled(function: Any) -> Any:
-    return njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})(function)
-
-
-@_compiled
+@compiled(error_model="numpy", fastmath={"contract"})
 def _forward(p: int, P: int, z: Array, panels: Array, h0: Array, first: Array, is_tanh: bool, h: Array, a: Array) -> None:
     """The sequences p, p + P, ... through all steps. z, h (S, H); first (T+1,); a: h_{t-1} w_hh^T, padded."""
     H, width = h0.shape[1], a.shape[1]
@@ -90,7 +84,7 @@ def _forward(p: int, P: int, z: Array, panels: Array, h0: Array, first: Array, i
         h_before, at = h, first[t]
 
 
-@_compiled
+@compiled(error_model="numpy", fastmath={"contract"})
 def _backward(p: int, P: int, h: Array, panels: Array, first: Array, is_tanh: bool, dh: Array, dh0: Array, dz: Array, dh_t: Array) -> None:
     """The sequences p, p + P, ... back through all steps. h, dz (S, H); dh0 (N, H), at first dh_n; dh_t: its rows of this group, padded."""
     H, width = dh0.shape[1], dh_t.shape[1]
