@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import numba
-import numba.core.config as numba_config
+
+_config: Any = numba.config
 
 
 def compiled(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -34,15 +35,15 @@ def folder() -> str:
     sources = hashlib.sha256()
     for path in sorted(Path(__file__).parent.rglob("*.py")):
         sources.update(path.read_bytes())
-    parent = numba_config.CACHE_DIR or os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "minirnn")
+    parent = _config.CACHE_DIR or os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "minirnn")
     return os.path.join(parent, f"kernels-{sources.hexdigest()[:12]}")
 
 
 @contextmanager
 def _kept_in(path: str) -> Iterator[None]:
     """Numba asks where to keep a function at the moment that it is decorated; where it cannot write there, it finds another place."""
-    before, numba_config.CACHE_DIR = numba_config.CACHE_DIR, path
+    before, _config.CACHE_DIR = _config.CACHE_DIR, path
     try:
         yield
     finally:
-        numba_config.CACHE_DIR = before
+        _config.CACHE_DIR = before
