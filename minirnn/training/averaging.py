@@ -47,8 +47,8 @@ class WeightAverage:
             yield
             return
         own = {name: p.data.copy() for name, p in self.model.named_parameters()}
-        self._put(self.arrays)
         try:
+            self._put(self.arrays)
             yield
         finally:
             self._put(own)

@@ -83,6 +83,7 @@ class Trainer:
         self._validating = False
         self._validation_seconds = 0.0
         self._began = self._saved = self._logged = 0.0
+        self._saved_step = 0
 
     def load(self, arrays: Arrays, state: TrainingState, rows: list[dict[str, Any]]) -> None:
         """Stand where another trainer of the same task stood when it saved; the model's weights are loaded already.
@@ -96,7 +97,7 @@ class Trainer:
             self._set_random(state.random)
         except (ValueError, KeyError) as error:
             raise MinirnnError(f"the training state belongs to a run with other settings: {error}") from error
-        self.state, self.rows = state, rows
+        self.state, self.rows, self._saved_step = state, rows, state.step
 
     def fit(self) -> Outcome:
         """Train until the budget is spent, nothing improves any more, or Ctrl-C; the model is left with its last weights.
@@ -164,7 +165,6 @@ class Trainer:
         state, began = self.state, self.clock()
         if state.updates:
             self._log()
-        self._validating = True
         self.progress.validating(state)
         try:
             scores = self._scores()
@@ -172,8 +172,6 @@ class Trainer:
             if not self.interrupted:
                 raise
             return  # the validation is the first thing that a resumed run does
-        finally:
-            self._validating = False
         state.validated = state.step
         score, loss = scores[self.task.metric.name], scores.get("loss", 0.0)
         better = self.task.metric.better(score, state.best) or (score == state.best and loss < state.best_loss)
@@ -192,7 +190,11 @@ class Trainer:
 
     def _scores(self) -> dict[str, float]:
         with self._evaluating():
-            return self.task.validate()
+            self._validating = True
+            try:
+                return self.task.validate()
+            finally:
+                self._validating = False
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
@@ -273,7 +275,7 @@ class Trainer:
         arrays = {f"{group}/{name}": array for group, members in groups.items() for name, array in members.items()}
         self.run.write_metrics(self.rows)
         self.run.save_last(arrays, self.state)
-        self._saved = self.clock()
+        self._saved, self._saved_step = self.clock(), self.state.step
 
     def _save_best(self) -> None:
         if self.run is not None:
@@ -302,7 +304,7 @@ class Trainer:
         self._set_random(random)
         self.task.model.zero_grad()
         source = f"the weights {', '.join(bad[:3])} hold NaN or Inf already" if bad else self._first_anomaly(batch)
-        kept = f"; the checkpoint of step {self._last_step()} is kept in {self.run.folder}" if self.run and self._last_step() else ""
+        kept = f"; the checkpoint of step {self._saved_step} is kept in {self.run.folder}" if self.run and self._saved_step else ""
         return (
             f"training stopped at update {self.state.step + 1} (epoch {self.state.epoch + 1}, batch {self.state.batch + 1}): {fault}. "
             f"Cause: {source}{kept}. Try a smaller lr or clip"
@@ -315,9 +317,6 @@ class Trainer:
         except AnomalyError as error:
             return str(error)
         return "no single operation; the norm of finite gradients overflows"
-
-    def _last_step(self) -> int:
-        return max((row["step"] for row in self.rows if "valid" in row), default=0)
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:

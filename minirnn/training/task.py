@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 Config = TypeVar("Config")
 Batch = TypeVar("Batch")
 
-SPLITS = ("train", "valid", "test")
 Split = Literal["train", "valid", "test"]
 
 
@@ -58,8 +57,8 @@ class Metric:
     higher_is_better: bool
 
     def better(self, new: float, old: float | None) -> bool:
-        """Whether `new` is an improvement; anything is, at first, and a NaN never afterwards."""
-        return old is None or (new > old if self.higher_is_better else new < old)
+        """Whether `new` is an improvement: at first anything but a NaN is."""
+        return new == new and (old is None or (new > old if self.higher_is_better else new < old))
 
 
 @dataclass(frozen=True)

@@ -146,9 +146,14 @@ def test_the_benchmark_does_not_time_wrong_numbers(monkeypatch: pytest.MonkeyPat
     [
         (KeyboardInterrupt(), 130, "minirnn: interrupted\n"),
         (PermissionError(errno.EACCES, "Permission denied", "runs"), 2, "minirnn: runs: Permission denied\n"),
+        (
+            MemoryError("Unable to allocate 9 TiB"),
+            2,
+            "minirnn: out of memory: Unable to allocate 9 TiB; make the model or the batch smaller\n",
+        ),
         (OSError(errno.ENOSPC, "No space left on device"), 2, "minirnn: No space left on device\n"),
     ],
-    ids=["Ctrl-C", "permission", "disk"],
+    ids=["Ctrl-C", "permission", "memory", "disk"],
 )
 def test_what_goes_wrong_elsewhere(call: Call, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, said: str) -> None:
     def fails() -> None:

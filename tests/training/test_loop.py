@@ -15,7 +15,7 @@ import pytest
 
 from minirnn.errors import MinirnnError
 from minirnn.random import manual_seed
-from minirnn.training import DataArguments, Outcome, Run, Trainer, TrainingOptions
+from minirnn.training import DataArguments, Metric, Outcome, Run, Trainer, TrainingOptions
 from minirnn.training.averaging import EVERY, WeightAverage
 from minirnn.training.loop import LOG_EVERY, NonFiniteError
 from minirnn.training.schedule import learning_rate
@@ -149,6 +149,30 @@ def test_patience_ends_training_after_so_many_validations_without_improvement() 
     assert outcome.reason == "patience"
     assert outcome.state.best_step == 3 * BATCHES
     assert outcome.state.step == 7 * BATCHES
+
+
+def test_what_counts_as_better() -> None:
+    for higher, sign in ((True, 1.0), (False, -1.0)):
+        metric = Metric("score", higher)
+        assert metric.better(sign, None)
+        assert metric.better(2 * sign, sign)
+        assert not metric.better(sign, sign)
+        assert not metric.better(0.0, sign)
+        assert not metric.better(math.nan, None)
+        assert not metric.better(math.nan, sign)
+
+
+def test_of_equal_scores_the_one_with_the_lower_loss_is_kept() -> None:
+    class Equal(TinyTask):
+        metric = Metric("right", higher_is_better=True)
+        losses = iter([3.0, 1.0, 2.0])
+
+        def validate(self) -> dict[str, float]:
+            return {"right": 0.0, "loss": next(self.losses)}
+
+    outcome = Trainer(Equal.build(TinyConfig(), DATA, 0), TrainingOptions(epochs=3)).fit()
+    assert [row["best"] for row in outcome.rows if "valid" in row] == [True, True, False]
+    assert outcome.state.best_step == 2 * BATCHES
 
 
 def test_the_minutes_are_kept_and_include_the_validations() -> None:
