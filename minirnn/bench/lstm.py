@@ -4,13 +4,15 @@
 
 Before anything is timed, outputs and all gradients of each kernel must agree with the NumPy kernel's. The kernels take turns, so that
 whatever else the machine does meets all of them; the median and the extremes of the rounds are shown. The floor is the time
-that NumPy needs for the same matrix products with nothing between them: no implementation that uses it can be faster.
+that NumPy needs for the same matrix products with nothing between them: no implementation that leaves them to NumPy can be faster.
+Other work on the machine, of which the load average tells, spoils all of these numbers, and those of multi-threaded BLAS most.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 from dataclasses import asdict, dataclass
 from time import perf_counter
@@ -28,6 +30,7 @@ from minirnn.tensor import Tensor
 Shape = tuple[int, int, int, int]
 
 SHAPES: tuple[Shape, ...] = ((20, 64, 256, 128), (50, 64, 256, 256), (100, 16, 128, 512))
+BUSY = 0.5  # processes that run, on average over the last minute
 TOLERANCE = {"float32": 1e-5, "float64": 1e-10}  # relative to the largest element
 CELLS: dict[str, type[nn.LSTM] | type[nn.GRU] | type[nn.RNN]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 GATES = {"lstm": 4, "gru": 3, "rnn": 1}
@@ -74,6 +77,9 @@ def run(arguments: argparse.Namespace) -> int:
     for name in names:
         if name not in able:
             raise MinirnnError(f"the {arguments.cell} kernel {name!r} cannot run here; can run: {', '.join(able)}")
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None  # before our own work is part of it
+    if load is not None and load > BUSY and not arguments.json:
+        print(f"the load average is {load:.1f}: other work on this machine spoils the timings\n")
     collected = []
     for shape in arguments.shape or SHAPES:
         floor, results = measure(arguments.cell, shape, names, arguments.dtype, arguments.rounds)
@@ -81,7 +87,8 @@ def run(arguments: argparse.Namespace) -> int:
         if not arguments.json:
             _print(arguments.cell, shape, arguments.dtype, arguments.rounds, floor, results)
     if arguments.json:
-        print(json.dumps({"cell": arguments.cell, "dtype": arguments.dtype, "rounds": arguments.rounds, "results": collected}))
+        described = {"cell": arguments.cell, "dtype": arguments.dtype, "rounds": arguments.rounds, "load": load}
+        print(json.dumps({**described, "results": collected}))
     return 0
 
 
