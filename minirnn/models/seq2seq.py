@@ -88,6 +88,7 @@ class DecoderState(NamedTuple):
     c: Array  # (B, K, H)
     memory: Array  # (B, T, D)  the encoder's outputs
     mask: Array  # (B, T)  true at real source tokens
+    projected: Array | None  # (B, T, A)  what additive attention makes of the memory, once for all steps
     attention: Array | None  # (B, T)  where the last step looked
 
 
@@ -135,7 +136,12 @@ class Seq2Seq(Module):
     def _encode(self, sources: Sequence[Array]) -> tuple[Tensor, Array, Tensor, Tensor]:
         """Memory (N, T, D), its mask (N, T), and the decoder's initial states (K, N, H)."""
         outputs, (h, c) = self.encoder(self._embed(self.source_embedding, pack_sequence(sources)))
-        return outputs.unpack(batch_first=True), outputs.packing.mask(), self.bridge_h(self._joined(h)).tanh(), self.bridge_c(self._joined(c))
+        return (
+            outputs.unpack(batch_first=True),
+            outputs.packing.mask(),
+            self.bridge_h(self._joined(h)).tanh(),
+            self.bridge_c(self._joined(c)),
+        )
 
     def _joined(self, state: Tensor) -> Tensor:
         """The two directions of a state (2K, N, D/2) side by side: (K, N, D)."""
@@ -161,8 +167,10 @@ class Seq2Seq(Module):
         """The state before the first step, for source sentences (T_n,) of piece numbers."""
         with no_grad():
             memory, mask, h, c = self._encode(sources)
+            projected = None if self.attention is None else self.attention.project(memory, mask)
         blank = None if self.attention is None else np.zeros(mask.shape, memory.dtype)
-        return DecoderState(h.data.swapaxes(0, 1), c.data.swapaxes(0, 1), memory.data, mask, blank)
+        keys = None if projected is None else projected.data
+        return DecoderState(h.data.swapaxes(0, 1), c.data.swapaxes(0, 1), memory.data, mask, keys, blank)
 
     def step(self, tokens: Array, state: DecoderState) -> tuple[Array, DecoderState]:
         """The log-probabilities (B, V) of the token after `tokens` (B,), and the state after it."""
@@ -171,10 +179,12 @@ class Seq2Seq(Module):
             states, (h, c) = self.decoder(x, tuple(Tensor(np.ascontiguousarray(s.swapaxes(0, 1))) for s in (state.h, state.c)))
             attended, look = states[0], None
             if self.attention is not None:
-                context, weights = self.attention(states.swapaxes(0, 1), Tensor(state.memory), state.mask)  # (B, 1, D), (B, 1, T)
+                projected = None if state.projected is None else Tensor(state.projected)
+                queries = states.swapaxes(0, 1)  # (B, 1, H)
+                context, weights = self.attention(queries, Tensor(state.memory), state.mask, projected)  # (B, 1, D), (B, 1, T)
                 attended, look = ops.concatenate([attended, context[:, 0]], axis=1), weights.data[:, 0]
             log_probs = ops.log_softmax(self.output(self.readout(attended).tanh()))
-        return log_probs.data, DecoderState(h.data.swapaxes(0, 1), c.data.swapaxes(0, 1), state.memory, state.mask, look)
+        return log_probs.data, state._replace(h=h.data.swapaxes(0, 1), c=c.data.swapaxes(0, 1), attention=look)
 
     def select(self, state: DecoderState, rows: Array) -> DecoderState:
         return DecoderState(*[None if array is None else array[rows] for array in state])

@@ -69,7 +69,8 @@ def gradcheck(
     raise_error   False: return False instead of raising GradientError
 
     Raises TypeError or ValueError where the question makes no sense: float32, no input with requires_grad, an f that gives NaN or draws new
-    random numbers at every call. Random directions see an error that is not lost in rtol |g v| over the whole input. At a kink (relu at 0) a function has no derivative: keep the inputs away from it.
+    random numbers at every call. Random directions see an error that is not lost in rtol |g v| over the whole input. At a kink (relu at 0)
+    a function has no derivative: keep the inputs away from it.
     """
     inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
     checked = _checkable(inputs)
