@@ -110,7 +110,7 @@ def compare(data: str = "multi30k", data_dir: str | None = None, rounds: int = 3
     import torch
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
-    task = TranslationTask.build(TranslationConfig(), DataArguments(data, data_dir), seed=0)
+    task = TranslationTask.build(TranslationConfig(dropout=0.3, label_smoothing=0.0), DataArguments(data, data_dir), seed=0)
     batches = [task.numbers(b) for b in task.batches(0, np.random.default_rng(0))][: most or None]
     twin = torch_twin(task.model)
     task.model.eval()

@@ -18,7 +18,7 @@ from minirnn.training.tasks.translation import TranslationConfig, TranslationTas
 pytest.importorskip("sacrebleu", reason="translations are scored with sacrebleu")
 
 NUMBERS = {"one": "un", "two": "deux", "three": "trois", "four": "quatre", "five": "cinq"}
-TINY = TranslationConfig(embedding=16, encoder_hidden=16, decoder_hidden=32, dropout=0.0, batch_size=32)
+TINY = TranslationConfig(embedding=16, encoder_hidden=16, decoder_hidden=32, dropout=0.0, label_smoothing=0.0, batch_size=32)
 
 
 @pytest.fixture(scope="module")
