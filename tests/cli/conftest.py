@@ -14,7 +14,16 @@ import pytest
 from minirnn.cli import main
 
 NUMBERS = {"one": "un", "two": "deux", "three": "trois", "four": "quatre", "five": "cinq", "six": "six", "seven": "sept", "eight": "huit"}
-SMALL = ["embedding=12", "encoder_hidden=6", "decoder_hidden=12", "dropout=0.1", "lr=0.02", "batch_size=16", "min_count=1"]
+SMALL = [
+    "embedding=12",
+    "encoder_hidden=6",
+    "decoder_hidden=12",
+    "dropout=0.1",
+    "lr=0.02",
+    "batch_size=16",
+    "min_count=1",
+    "schedule=constant",
+]
 
 
 class Result(NamedTuple):
