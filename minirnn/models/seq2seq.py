@@ -120,7 +120,7 @@ class Seq2Seq(Module):
         return ops.cross_entropy(self.logits(batch), _targets(batch), label_smoothing=self.config.label_smoothing)
 
     def log_likelihood(self, batch: TranslationBatch) -> Array:
-        """ln p(y | x) of each pair, summed over its tokens: (N,). In evaluation mode, without gradients."""
+        """ln p(y | x) of each pair, summed over its tokens: (N,), without gradients. Call `eval()` before, or dropout takes part."""
         with no_grad():
             losses = ops.cross_entropy(self.logits(batch), _targets(batch), reduction="none").data  # (R,)
         return -np.bincount(_target_packing(batch).sequence, losses, batch.size)
@@ -151,7 +151,8 @@ class Seq2Seq(Module):
     def _embed(self, embedding: Embedding, tokens: Packed) -> Packed:
         ids = tokens.rows.data
         if self.training and self.config.word_dropout:
-            ids = np.where(self.words.random(ids.shape) < self.config.word_dropout, UNK, ids)
+            dropped = self.words.random(ids.shape) < self.config.word_dropout
+            ids = np.where(dropped & (ids > UNK), UNK, ids)  # words, and not the mark that begins a sentence
         return Packed(self.dropout(embedding(ids)), tokens.packing)
 
     def _attended(self, states: Packed, memory: Tensor, mask: Array) -> Tensor:
