@@ -55,6 +55,8 @@ def greedy(model: Stepper, state: Any, batch: int, *, bos: int, eos: int, max_le
     state       for `batch` rows
     bos, eos    the tokens that begin and end a sequence
     max_length  most tokens of a sequence, the end token included: a number, or one for each row
+
+    Raises FloatingPointError where the model gives NaN; so do the other two.
     """
     return _one_by_one(model, state, batch, lambda log_probs: log_probs.argmax(1), bos, eos, max_length)
 
@@ -98,7 +100,10 @@ def _restricted(logits: Array, top_k: int | None, top_p: float | None) -> Array:
     """Probabilities (B, V), not normalised, of the tokens that top_k and top_p leave."""
     p = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
     if top_k is not None and top_k < p.shape[1]:
-        p[p < -np.partition(-p, top_k - 1, axis=1)[:, top_k - 1 : top_k]] = 0
+        places = _largest(p, top_k)
+        kept = np.take_along_axis(p, places, 1)
+        p[:] = 0
+        np.put_along_axis(p, places, kept, 1)
     if top_p is not None:
         order = np.argsort(-p, axis=1, kind="stable")
         ranked = np.take_along_axis(p, order, 1)
@@ -106,6 +111,24 @@ def _restricted(logits: Array, top_k: int | None, top_p: float | None) -> Array:
         ranked[before >= top_p * ranked.sum(1, keepdims=True)] = 0
         np.put_along_axis(p, order, ranked, 1)
     return p
+
+
+def _largest(scores: Array, k: int) -> Array:
+    """The columns (R, k) of the k largest scores of each row (R, V), ascending; of equal scores the smaller column, as argmax has it."""
+    columns = np.argpartition(-scores, k - 1, axis=1)[:, :k]
+    least = np.take_along_axis(scores, columns, 1).min(1, keepdims=True)
+    tied = np.flatnonzero((scores >= least).sum(1) > k)  # argpartition takes any of these
+    columns[tied] = np.argsort(-scores[tied], axis=1, kind="stable")[:, :k]
+    columns.sort(axis=1)
+    return columns
+
+
+def _usable(log_probs: Array, owner: Array, length: int) -> Array:
+    """`log_probs` (R, V), unless a row leaves nothing to choose from."""
+    bad = np.flatnonzero(~(log_probs.max(1) > -np.inf))  # a NaN is not larger than anything
+    if len(bad):
+        raise FloatingPointError(f"decoding: the log-probabilities of sequence {owner[bad[0]]} after {length} tokens are NaN or all -inf")
+    return log_probs
 
 
 def _limits(max_length: int | Array, batch: int) -> Array:
@@ -125,9 +148,11 @@ def _one_by_one(
     finished = np.zeros(batch, bool)
     live = np.arange(batch)
     last = np.full(batch, bos)
-    while len(live):
+    for t in range(int(limits.max(initial=0))):
+        if not len(live):
+            break
         log_probs, state = model.step(last, state)  # (B, V)
-        last = pick(log_probs)
+        last = pick(_usable(log_probs, live, t))
         log_prob[live] += log_probs[np.arange(len(live)), last]
         attention = getattr(state, "attention", None)
         for row, (sequence, token) in enumerate(zip(live, last, strict=True)):
@@ -191,7 +216,7 @@ def beam_search(
     for t in range(1, int(limits.max(initial=0)) + 1):
         log_probs, state = model.step(last, state)  # (R, V)
         attention = getattr(state, "attention", None)
-        rows, tokens, score = _best_continuations(score[:, None] + log_probs.astype(np.float64), owner, places, beam)
+        rows, tokens, score = _best_continuations(score[:, None] + _usable(log_probs, owner, t - 1), owner, places, beam)
         steps.append(_Step(rows, tokens, None if attention is None else attention[rows]))
         owner = owner[rows]
         ended, stopped = tokens == eos, limits[owner] <= t
@@ -216,8 +241,7 @@ def _best_continuations(total: Array, owner: Array, places: Array, beam: int) ->
     total (R, V) scores of every continuation of every live row; owner (R,). Sequences stay in order, and within one the best comes first.
     """
     k = min(beam, total.shape[1])
-    top = np.argpartition(-total, k - 1, axis=1)[:, :k]  # (R, k): no sequence can need more of one row
-    top.sort(axis=1)  # equal scores: the smaller token first, as argmax has it
+    top = _largest(total, k)  # (R, k): no sequence can need more of one row
     sequences, first, rank = np.unique(owner, return_index=True, return_inverse=True)
     column = (np.arange(len(owner)) - first[rank])[:, None] * k + np.arange(k)  # (R, k) place in the sequence's line
     line = np.full((len(sequences), beam * k), -np.inf)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -185,6 +185,36 @@ def test_bad_options_are_named() -> None:
         beam_search(model, model.start(1), 1, beam=0, **common)
     with pytest.raises(ValueError, match="max_length must be at least 1"):
         greedy(model, model.start(1), 1, bos=BOS, eos=EOS, max_length=0)
+
+
+class Flat(TableModel):
+    """Every token is as likely as any other."""
+
+    def distribution(self, which: int, prefix: tuple[int, ...]) -> np.ndarray:
+        return np.full(self.V, -np.log(self.V))
+
+
+@pytest.mark.parametrize("vocabulary", [3, 300])
+def test_of_equal_scores_the_smaller_token_goes_first(vocabulary: int) -> None:
+    model, common = Flat(vocabulary, 0), {"bos": BOS, "eos": vocabulary - 1, "max_length": 2}
+    (narrow,) = beam_search(model, model.start(1), 1, beam=1, **common)
+    (first,) = greedy(model, model.start(1), 1, **common)
+    assert narrow.tokens.tolist() == first.tokens.tolist() == [0, 0]
+    (found,) = beam_search(model, model.start(1), 1, beam=2, n_best=2, **common)
+    assert [h.tokens.tolist() for h in found] == [[0, 0], [0, 1]]
+    drawn = sample(model, model.start(200), 200, top_k=2, rng=0, **common)
+    assert {int(t) for h in drawn for t in h.tokens} == {0, 1}
+
+
+@pytest.mark.parametrize("broken", [np.nan, -np.inf])
+@pytest.mark.parametrize("decode", [greedy, beam_search, sample])
+def test_a_broken_model_is_reported_with_its_sequence(decode: Any, broken: float) -> None:
+    class Broken(TableModel):
+        def distribution(self, which: int, prefix: tuple[int, ...]) -> np.ndarray:
+            return np.full(self.V, broken) if which == 1 and len(prefix) == 2 else np.log([1e-9, 0.2, 0.8 - 1e-9])
+
+    with pytest.raises(FloatingPointError, match="sequence 1 after 1 tokens are NaN or all -inf"):
+        decode(Broken(3, 0), Broken(3, 0).start(2), 2, bos=BOS, eos=EOS, max_length=4)
 
 
 def test_an_empty_batch_decodes_to_nothing() -> None:

@@ -14,8 +14,10 @@ N sentences, T and L the longest source and target, S and R the real source and 
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -197,22 +199,35 @@ class Seq2Seq(Module):
 
         Sentences go through in batches of similar length and come back in their own order; at most 2 T_n + 10 tokens each.
         """
-        training = self.training
-        self.eval()
         order = np.argsort([-len(s) for s in sources], kind="stable")
         found: dict[int, decoding.Hypothesis] = {}
-        for start in range(0, len(order), batch_size):
-            chosen = order[start : start + batch_size]
-            batch = [sources[k] for k in chosen]
-            options: dict[str, Any] = {"bos": BOS, "eos": EOS, "max_length": np.array([2 * len(s) + 10 for s in batch])}
-            search: Callable[..., list[decoding.Hypothesis]] = decoding.greedy
-            if beam > 1:
-                search = decoding.beam_search
-                options.update(beam=beam, length_penalty=length_penalty, coverage_penalty=coverage_penalty)
-            best = search(self, self.start(batch), len(batch), **options)
-            found.update(zip(chosen.tolist(), best, strict=True))
-        self.train(training)
+        with _evaluating(self):
+            for start in range(0, len(order), batch_size):
+                chosen = order[start : start + batch_size].tolist()
+                batch = [sources[k] for k in chosen]
+                options: dict[str, Any] = {"bos": BOS, "eos": EOS, "max_length": np.array([2 * len(s) + 10 for s in batch])}
+                search: Callable[..., list[decoding.Hypothesis]] = decoding.greedy
+                if beam > 1:
+                    search = decoding.beam_search
+                    options.update(beam=beam, length_penalty=length_penalty, coverage_penalty=coverage_penalty)
+                for k, best in zip(chosen, search(self, self.start(batch), len(batch), **options), strict=True):
+                    look = (
+                        None if best.attention is None else best.attention[:, : len(sources[k])]
+                    )  # the batch's longest is no concern of it
+                    found[k] = dataclasses.replace(best, attention=look)
         return [found[k] for k in range(len(sources))]
+
+
+@contextmanager
+def _evaluating(model: Module) -> Iterator[None]:
+    """The model in evaluation mode, and afterwards each of its modules as it was."""
+    before = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in before:
+            module.training = training
 
 
 def _places(packing: Packing) -> Array:

@@ -103,8 +103,15 @@ def test_attention_never_looks_past_the_end_of_a_sentence() -> None:
     model, batch = small().eval(), batch_of([(2, 1), (6, 1)])
     short, _ = model.translate(batch.source)
     assert short.attention is not None
-    assert (short.attention[:, 2:] == 0).all()
+    assert short.attention.shape[1] == 2
     np.testing.assert_allclose(short.attention.sum(1), 1, rtol=1e-12)
+
+
+def test_translating_leaves_every_module_in_its_mode() -> None:
+    model = small()
+    model.encoder.eval()
+    model.translate([np.array([4, 5])])
+    assert (model.training, model.dropout.training, model.encoder.training) == (True, True, False)
 
 
 @pytest.mark.parametrize("attention", ["none", "general"])
