@@ -97,6 +97,7 @@ class Trainer:
             self._set_random(state.random)
         except (ValueError, KeyError) as error:
             raise MinirnnError(f"the training state belongs to a run with other settings: {error}") from error
+        rows = [row for row in rows if "valid" not in row or row["step"] <= state.validated]  # the others come again
         self.state, self.rows, self._saved_step = state, rows, state.step
 
     def fit(self) -> Outcome:
@@ -165,6 +166,8 @@ class Trainer:
         state, began = self.state, self.clock()
         if state.updates:
             self._log()
+        if state.step != self._saved_step:
+            self._save()  # so that a validation that fails loses nothing
         self.progress.validating(state)
         try:
             scores = self._scores()
@@ -226,11 +229,10 @@ class Trainer:
         return "minutes" if self._out_of_time() else None
 
     def _out_of_time(self) -> bool:
-        """Whether the minutes are used up, those of the last validation set aside."""
+        """Whether the minutes are used up, but for one more validation like the last: the one that is due, or that an update asks for."""
         if not self.options.minutes or not self.state.step:
             return False
-        validation = self._validation_seconds if self.state.validated != self.state.step else 0.0
-        return self.state.elapsed + validation >= 60 * self.options.minutes
+        return self.state.elapsed + self._validation_seconds >= 60 * self.options.minutes
 
     def _spent(self) -> float:
         """The share of the budget that is used, 0 to 1: of the epochs or of the minutes, whichever is larger."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import os
 import signal
@@ -181,6 +182,41 @@ def test_the_minutes_are_kept_and_include_the_validations() -> None:
     assert outcome.reason == "minutes"
     assert outcome.rows[-1]["step"] == outcome.state.validated == outcome.state.step
     assert 50 < clock.now <= 66  # by the faked seconds
+
+
+@pytest.mark.parametrize("cost", [(20.0, 20.0, 20.0), (25.0, 22.0, 19.0, 16.0), (10.0, 13.0, 16.0)], ids=["even", "shrinking", "growing"])
+def test_the_minutes_are_missed_by_no_more_than_a_validation_s_surprise(cost: tuple[float, ...]) -> None:
+    clock = Clock()
+
+    class Slow(TinyTask):
+        seconds = iter(cost)
+
+        def validate(self) -> dict[str, float]:
+            clock.now += next(self.seconds)
+            return super().validate()
+
+    outcome = Trainer(Slow.build(TinyConfig(), DATA, 0), TrainingOptions(epochs=0, minutes=1.0), clock=clock).fit()
+    surprise = max(0.0, *(later - before for before, later in itertools.pairwise(cost)))
+    assert outcome.reason == "minutes"
+    assert outcome.state.elapsed <= 60 + surprise + 6  # the clock moves by a second at each of the few looks at it after the last check
+
+
+def test_a_validation_that_fails_loses_no_update(tmp_path: Path) -> None:
+    class Failing(InterruptingTask):
+        def validate(self) -> dict[str, float]:
+            raise MinirnnError("no scores")
+
+    run = make_run(tmp_path / "run", TrainingOptions(epochs=2))
+    manual_seed(run.seed)
+    task = Failing.build(run.config, run.data, run.seed)
+    with run.lock(), pytest.raises(MinirnnError, match="no scores"):
+        run.write_start(task)
+        Trainer(task, run.training, run.seed, run).fit()
+    _, _, state = Run.open(tmp_path / "run").resume()
+    assert (state.step, state.validated) == (BATCHES, 0)
+    _, resumed = resume(tmp_path / "run")
+    _, straight = train(make_run(tmp_path / "straight", TrainingOptions(epochs=2)))
+    assert without_time(resumed.rows) == without_time(straight.rows)
 
 
 def test_the_minutes_of_all_parts_count(tmp_path: Path) -> None:
