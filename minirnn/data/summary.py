@@ -104,5 +104,5 @@ def _side(text: ParallelText, side: int) -> Side:
         lengths=(int(low), int(quarter), int(median), int(three_quarters), int(high)),
         words=len(counts),
         vocabulary=sum(count >= MIN_COUNT for count in counts.values()),
-        unknown=sum(counts[word] < MIN_COUNT for word in test) / len(test),
+        unknown=sum(counts[word] < MIN_COUNT for word in test) / max(1, len(test)),
     )

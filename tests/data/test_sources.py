@@ -66,6 +66,8 @@ def test_a_tab_separated_file(packed: bool, tmp_path: Path) -> None:
         ("a\tb\n" + "x" * 100, "line 2: .* found no tab in 'x{59}…'"),
         ("a\tb\n\n\tc\n", "line 3: the source is empty in "),
         ("a\t \tc\n", "line 1: the target is empty in "),
+        ("a\tb\n\u00ad\u200b\tc\n", "line 2: the source is empty in "),  # nothing that can be seen
+        ("a\t\ufeff\n", "line 1: the target is empty in "),
         ("", "pairs.tsv: the file is empty; expected lines of source, tab, target"),
         ("\n \n", "the file is empty"),
         ("a\tb\nc\td\n", "too few pairs; at least 3 different source sentences are needed"),

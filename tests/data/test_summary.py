@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from minirnn.data import ParallelText, all_sources, show, summarise, table
@@ -17,6 +18,10 @@ TEXT = ParallelText(
     attribution="nobody",
     note="small",
 )
+
+
+def test_a_test_without_any_word() -> None:
+    assert summarise(replace(TEXT, test=[("\u200b", "\u00ad")])).sides[0].unknown == 0
 
 
 def test_numbers() -> None:

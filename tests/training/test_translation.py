@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,19 @@ def test_the_scores_are_sacrebleus_on_words(trained: TranslationTask) -> None:
         assert scores["exact"] == 100 * np.mean([h == r for h, r in zip(hypotheses, references, strict=True)])
         assert "tok:none" in scores["signature"]
         assert "chrF2" in scores["signature"] or "nc:6" in scores["signature"]
+
+
+def test_targets_without_any_word_are_scored_without_a_division_by_zero(trained: TranslationTask) -> None:
+    task = TranslationTask.build(TINY, trained.data, seed=0)
+    task.text = dataclasses.replace(task.text, valid=[("one two", "\u200b")])
+    assert task.evaluate("valid")["exact"] in (0, 100)
+
+
+def test_without_sacrebleu_nothing_is_begun(arguments: DataArguments, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("sacrebleu", "sacrebleu.metrics.bleu", "sacrebleu.metrics.chrf"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(MinirnnError, match="scored with the package sacrebleu: pip install"):
+        TranslationTask.build(TINY, arguments, seed=0)
 
 
 def test_perplexity_is_the_exponential_of_the_mean_loss_per_piece(trained: TranslationTask) -> None:

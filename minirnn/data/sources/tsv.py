@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from minirnn.data.sources.parallel import Pair, ParallelText, numbered_lines, read_bytes, split_by_source
+from minirnn.data.text import words
 from minirnn.errors import MinirnnError
 
 LEAST = 3  # pairs with different sources: one for each split
@@ -33,13 +34,18 @@ def parse(data: bytes, path: str | os.PathLike[str]) -> list[Pair]:
         fields = [field.strip() for field in line.split("\t")]
         if len(fields) < 2:
             raise MinirnnError(f"{os.fspath(path)}, line {number}: expected source, tab, target; found no tab in {_short(line)}")
-        if not fields[0] or not fields[1]:
-            side = "target" if fields[0] else "source"
-            raise MinirnnError(f"{os.fspath(path)}, line {number}: the {side} is empty in {_short(line)}")
+        for side, field in zip(("source", "target"), fields, strict=False):
+            if not _says_something(field):
+                raise MinirnnError(f"{os.fspath(path)}, line {number}: the {side} is empty in {_short(line)}")
         pairs.append((fields[0], fields[1]))
     if not pairs:
         raise MinirnnError(f"{os.fspath(path)}: the file is empty; expected lines of source, tab, target")
     return pairs
+
+
+def _says_something(field: str) -> bool:
+    """Whether there is a word or a mark, and not only what cannot be seen; splitting into words is the slow way to find out."""
+    return any(map(str.isalnum, field)) or bool(words(field))
 
 
 def _short(line: str, most: int = 60) -> str:

@@ -93,6 +93,7 @@ class TranslationTask(Task[TranslationConfig, Examples]):
 
     @classmethod
     def build(cls, config: TranslationConfig, data: DataArguments, seed: int) -> Self:
+        _sacrebleu()  # the first validation would be late to find that it is missing
         text = minirnn_data.source(data.source, data.folder, data.seed)
         source, target = (_vocabulary(config, [pair[side] for pair in text.train]) for side in (0, 1))
         config = dataclasses.replace(config, source_size=len(source), target_size=len(target))
@@ -195,7 +196,7 @@ class TranslationTask(Task[TranslationConfig, Examples]):
             "chrf": chrf.score,
             "exact": 100 * exact / len(hypotheses),
             "brevity_penalty": bleu.bp,
-            "length_ratio": bleu.sys_len / bleu.ref_len,
+            "length_ratio": bleu.sys_len / max(1, bleu.ref_len),
             "signature": f"BLEU {bleu_metric.get_signature()} chrF {chrf_metric.get_signature()}",
         }
 
