@@ -46,7 +46,7 @@ format: $(VENV)/dev.stamp ## let ruff put the code in order
 bench: $(VENV)/bench.stamp ## time the kernels, validated first
 	@$(BIN)/minirnn bench lstm $(ARGS)
 
-clean: ## remove all that these commands made
+clean: ## remove .venv, what was built, and the caches here (the runs stay)
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache
 	find minirnn kernels tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
