@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minirnn.commands.parser import Commands, add_command, positive, seed
+from minirnn.commands.program import command
 
 if TYPE_CHECKING:
     from minirnn.training import Task
@@ -57,7 +58,7 @@ def _demo(name: str, arguments: argparse.Namespace) -> int:
 
     task, outcome = train_new(made, arguments.quiet, prepared)
     if outcome.reason == "interrupted":
-        print(f"stopped; go on with\n  minirnn train --resume {made.folder}", file=sys.stderr)
+        print(f"stopped; go on with\n  {command('train', '--resume', made.folder)}", file=sys.stderr)
         return 130
     state = outcome.state
     epochs = state.epoch + state.batch / state.batches
@@ -69,8 +70,8 @@ def _demo(name: str, arguments: argparse.Namespace) -> int:
     print_scores(evaluate_task(task, "test", {}))
     _draw(task, made.folder)
     print("\nTry next:")
-    for command in [*task.hints(made.folder), f"minirnn evaluate {made.folder}"]:
-        print(f"  {command}")
+    for following in [*task.hints(made.folder), ["evaluate", made.folder]]:
+        print(f"  {command(*following)}")
     return 0
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minirnn.commands.parser import Commands, add_command, positive_integer
+from minirnn.commands.parser import Commands, add_command, penalty, positive_integer
 from minirnn.commands.train import kernel_for
 from minirnn.errors import MinirnnError
 
@@ -117,13 +117,29 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
 
 def _add_search(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--beam", metavar="N", type=positive_integer, help="width of the beam search (default: 1, greedy)")
-    parser.add_argument("--length-penalty", metavar="P", type=float, help="of the beam search: 0 likes short texts, 1 is the mean per word")
-    parser.add_argument("--coverage-penalty", metavar="P", type=float, help="of the beam search: punishes source words never looked at")
+    parser.add_argument(
+        "--length-penalty",
+        metavar="P",
+        type=penalty,
+        help="of the beam search: a text's log-probability is divided by ((5 + length) / 6)^P; "
+        "0 ranks by plain probability and prefers short texts (default: 1)",
+    )
+    parser.add_argument(
+        "--coverage-penalty",
+        metavar="P",
+        type=penalty,
+        help="of the beam search: weight of the penalty for source words that were hardly looked at (default: 0)",
+    )
+    parser.add_argument(
+        "--copy-unknown",
+        action=argparse.BooleanOptionalAction,
+        help="for a word that is not in the vocabulary, write the source word that was looked at most (default: yes)",
+    )
 
 
 def _search(arguments: argparse.Namespace) -> dict[str, Any]:
     """The options of the search that were given."""
-    names = ("beam", "length_penalty", "coverage_penalty")
+    names = ("beam", "length_penalty", "coverage_penalty", "copy_unknown")
     return {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
 
 

@@ -11,8 +11,15 @@ Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 
 class Parser(argparse.ArgumentParser):
+    """`details` makes the last part of the help, and is called only when the help is shown: it may import what is heavy."""
+
+    details: Callable[[], str] | None = None
+
     def __init__(self, **options: Any) -> None:
         super().__init__(**{"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False, **options})
+
+    def format_help(self) -> str:
+        return super().format_help() + (f"\n{self.details()}\n" if self.details is not None else "")
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {' '.join(message.split())}; see {self.prog} --help\n")
@@ -36,6 +43,10 @@ def seed(text: str) -> int:
 
 def positive(text: str) -> float:
     return _number(text, float, "a number above 0", lambda n: n > 0 and math.isfinite(n))
+
+
+def penalty(text: str) -> float:
+    return _number(text, float, "a number from 0 to 10", lambda n: 0 <= n <= 10)
 
 
 def _number(text: str, kind: Callable[[str], float], expected: str, fits: Callable[[float], bool]) -> float:

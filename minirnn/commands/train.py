@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minirnn.commands.parser import Commands, add_command, positive, positive_integer, seed
+from minirnn.commands.program import command
 from minirnn.errors import MinirnnError
 
 if TYPE_CHECKING:
@@ -44,15 +45,33 @@ def add(commands: Commands) -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], help="where to compute (default: cpu)")
     parser.add_argument("--kernel", metavar="NAME", help="the recurrence's implementation (see minirnn doctor)")
     parser.add_argument("--resume", metavar="DIR", type=Path, help="go on with this run; minutes and epochs count from its beginning")
-    parser.add_argument("--set", metavar="key=value", nargs="+", action="extend", default=[], help="change hyper-parameters")
+    parser.add_argument("--set", metavar="key=value", nargs="+", action="extend", default=[], help="change hyper-parameters, listed below")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    parser.details = models
+
+
+def models() -> str:
+    """Every model with its summary and, with their defaults, the settings that `--set` changes."""
+    from dataclasses import asdict
+    from textwrap import fill
+
+    from minirnn.training import registry
+
+    lines = ["models, and what --set changes of each (with the defaults)"]
+    for name in registry.names():
+        task = registry.find(name)
+        settings = asdict(task.config_type()) | asdict(task.training)
+        shown = " ".join(f"{key}={value}" for key, value in settings.items() if key not in task.settled_by_data)
+        lines += [f"  {name}: {task.summary} (--data {task.default_data})"]
+        lines += [fill(shown, width=100, initial_indent="    ", subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)]
+    return "\n".join(lines)
 
 
 def run(arguments: argparse.Namespace) -> int:
     outcome_of = _resume if arguments.resume is not None else _start
     made, task, outcome = outcome_of(arguments)
     if outcome.reason == "interrupted":
-        print(f"stopped at update {outcome.state.step:,}; go on with\n  minirnn train --resume {made.folder}", file=sys.stderr)
+        print(f"stopped at update {outcome.state.step:,}; go on with\n  {command('train', '--resume', made.folder)}", file=sys.stderr)
         return 130
     if not arguments.quiet:
         report(made, task, outcome)
@@ -98,10 +117,9 @@ def train_new(run: Run, quiet: bool, prepared: Callable[[Task[Any, Any]], None] 
 
     with kernel_for(run.kernel, run.device):
         task = _on_device(run.start(), run.device)
+        trainer = Trainer(task, run.training, run.seed, run, progress.make(task.unit, quiet))
         prepared(task)
-        with run.lock():
-            run.write_start(task)
-            trainer = Trainer(task, run.training, run.seed, run, progress.make(task.unit, quiet))
+        with run.lock(), run.begun(task):
             return task, _finish(run, task, trainer.fit())
 
 
@@ -131,13 +149,16 @@ def report(run: Run, task: Task[Any, Any], outcome: Outcome) -> None:
     minutes = f"{state.elapsed / 60:.1f} min"
     print(f"{ENDINGS[outcome.reason]}: {state.step:,} updates in {minutes}{best}")
     print(f"the run is in {run.folder}; next:")
-    for command in [f"minirnn evaluate {run.folder}", *task.hints(run.folder)]:
-        print(f"  {command}")
+    for following in [["evaluate", str(run.folder)], *task.hints(run.folder)]:
+        print(f"  {command(*following)}")
 
 
 def _lasting(source: str) -> str:
-    """A path that holds wherever the run is used from; the name of a data set, which has neither dot nor slash, as it is."""
-    return str(Path(source).absolute()) if Path(source).exists() and ("." in source or "/" in source) else source
+    """A path that holds wherever the run is used from; the name of a data set as it is, even where there is a file of that name."""
+    from minirnn.data import all_sources
+
+    named = any(source == known.name for known in all_sources())
+    return str(Path(source).absolute()) if Path(source).exists() and not named else source
 
 
 def _start(arguments: argparse.Namespace) -> tuple[Run, Task[Any, Any], Outcome]:
@@ -166,16 +187,18 @@ def _resume(arguments: argparse.Namespace) -> tuple[Run, Task[Any, Any], Outcome
     (training,) = apply(_budget(arguments), run.training)
     with run.lock(), kernel_for(run.kernel, run.device):
         task, arrays, state = run.resume()
-        if training != run.training:
-            run = replace(run, training=training)
-            run.write_config(task)
+        changed, run = training != run.training, replace(run, training=training)
+        if changed and 0 < training.patience <= state.stale:
+            state.stale = 0  # who asks for more grants new patience
         _on_device(task, run.device)
         trainer = Trainer(task, training, run.seed, run, progress.make(task.unit, arguments.quiet))
         trainer.load(arrays, state, run.read_metrics(up_to=state.step))
+        if changed:
+            run.write_config(task)
         began = state.step
         outcome = _finish(run, task, trainer.fit())
     if outcome.state.step == began and outcome.reason != "interrupted" and not arguments.quiet:
-        print("nothing was left to do; --epochs or --minutes with a larger number gives more", file=sys.stderr)
+        print(f"nothing was left to do: {ENDINGS[outcome.reason]}; --epochs or --minutes with a larger number gives more", file=sys.stderr)
     return run, task, outcome
 
 

@@ -15,8 +15,8 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -138,6 +138,19 @@ class Run:
         task.save_extras(self.folder)
         self.write_config(task)
 
+    @contextmanager
+    def begun(self, task: Task[Any, Any]) -> Iterator[None]:
+        """`write_start`, and if the block fails before the first checkpoint the folder is free again: there is nothing to keep."""
+        self.write_start(task)
+        written = {file.name for file in self.folder.iterdir()} - {LOCK_NAME} | {METRICS}
+        try:
+            yield
+        except BaseException:
+            if not (self.folder / LAST).exists():
+                for name in written:
+                    (self.folder / name).unlink(missing_ok=True)
+            raise
+
     def write_config(self, task: Task[Any, Any]) -> None:
         described = {
             "format": FORMAT,
@@ -150,7 +163,7 @@ class Run:
             "kernel": self.kernel,
             "versions": {"minirnn": __version__, "numpy": np.__version__, "python": platform.python_version()},
         }
-        write_atomically(self.folder / CONFIG, json.dumps(described, indent=2, ensure_ascii=False) + "\n")
+        write_atomically(self.folder / CONFIG, json.dumps(described, indent=2) + "\n")  # in ASCII: a path may be no text
 
     def task(self) -> Task[Any, Any]:
         """The trained task: the best weights, in evaluation mode."""

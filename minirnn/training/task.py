@@ -123,6 +123,7 @@ class Task(ABC, Generic[Config, Batch]):
     name: ClassVar[str]  # on the command line
     summary: ClassVar[str]  # one line for `minirnn train --help`
     config_type: ClassVar[type[Any]]  # the frozen dataclass of hyper-parameters; every field has a default and can be `--set`
+    settled_by_data: ClassVar[frozenset[str]] = frozenset()  # fields of `config_type` that `build` overwrites; help does not show them
     training: ClassVar[TrainingOptions] = TrainingOptions()  # the model's own defaults
     default_data: ClassVar[str]  # what `--data` is when it is not given
     metric: ClassVar[Metric]
@@ -192,6 +193,6 @@ class Task(ABC, Generic[Config, Batch]):
         """Draw what shows how the model works into the run's folder; the paths. Needs Matplotlib, and may be empty."""
         return []
 
-    def hints(self, folder: Path) -> list[str]:
-        """Commands that one would type next, such as `minirnn translate RUN "..."`."""
+    def hints(self, folder: Path) -> list[list[str]]:
+        """What one would call `minirnn` with next: lists of arguments, such as translate, RUN, and a text."""
         return []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 
 from minirnn import serialization
+from minirnn.cli import make_parser
 from minirnn.files import lock_folder
 
 from .conftest import SMALL, Call
@@ -63,6 +65,7 @@ def test_evaluate_prints_scores_and_one_json_object(call: Call, trained: Path) -
     scores = json.loads(call("evaluate", trained, "--split", "valid", "--beam", 2, "--json").out)
     assert scores["split"] == "valid"
     assert scores["beam"] == 2
+    assert json.loads(call("evaluate", trained, "--no-copy-unknown", "--json").out)["copy_unknown"] is False
     assert 0 <= scores["exact"] <= 100
 
 
@@ -141,6 +144,8 @@ COMPLAINTS = [
     (["evaluate", "."], "is not the folder of a run: it has no config.json"),
     (["translate", ".", "hello"], "is not the folder of a run"),
     (["train", "seq2seq", "--data-dir", "nowhere", "--data", "multi30k"], "nowhere is not a folder"),
+    (["evaluate", ".", "--length-penalty", "nan"], "--length-penalty: expected a number from 0 to 10, got 'nan'"),
+    (["translate", ".", "one", "--coverage-penalty", "-1"], "--coverage-penalty: expected a number from 0 to 10, got '-1'"),
     (["demo", "juggler"], "unknown model 'juggler'"),
     (["demo", "all", "--out", "x"], "leave out --out"),
 ]
@@ -243,6 +248,46 @@ def test_a_description_with_a_wrong_value(call: Call, copy: Path) -> None:
     assert "expected one of none, dot, general, additive" in call("evaluate", copy).complaint
 
 
+def test_more_epochs_grant_new_patience(call: Call, tiny: ModuleType, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    assert call("train", "tiny", "--out", folder, "--quiet", "--set", "lr=1e-9", "patience=2", "epochs=50", "average=0.5").code == 0
+    first = _steps(folder)
+    assert first < 50 * 6  # patience ended it
+    again = call("train", "--resume", folder)
+    assert "nothing was left to do: the validations brought no improvement any more; --epochs" in again.err
+    assert _steps(folder) == first
+    more = call("train", "--resume", folder, "--epochs", 60)
+    assert (more.code, more.err.count("nothing was left")) == (0, 0)
+    assert _steps(folder) > first
+
+
+def _steps(folder: Path) -> int:
+    return int(json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])["step"])
+
+
+def test_a_run_that_cannot_be_resumed_keeps_its_description(call: Call, copy: Path) -> None:
+    before = (copy / "config.json").read_bytes()
+    (copy / "metrics.jsonl").write_text("{")
+    assert "not a line of metrics" in call("train", "--resume", copy, "--epochs", 4).complaint
+    assert (copy / "config.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", [b"plain", b"caf\xe9.tsv"])
+def test_data_are_found_again_from_another_folder(
+    call: Call, phrases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: bytes
+) -> None:
+    """Also a name without dot or slash, and one that is not UTF-8."""
+    monkeypatch.chdir(tmp_path)
+    try:
+        Path(os.fsdecode(name)).write_bytes(phrases.read_bytes())
+    except (OSError, UnicodeError):
+        pytest.skip("this file system has no such names")
+    assert call("train", "seq2seq", "--data", os.fsdecode(name), "--out", "run", "--epochs", 1, "--quiet", "--set", *SMALL).code == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert call("evaluate", "../run").code == 0
+
+
 def test_resume_keeps_the_settings_and_takes_more_epochs(call: Call, phrases: Path, copy: Path, tmp_path: Path) -> None:
     assert "leave out --seed, --set" in call("train", "--resume", copy, "--seed", 3, "--set", "lr=1").complaint
     assert "is a run of seq2seq, not of tiny" in call("train", "tiny", "--resume", copy).complaint
@@ -257,17 +302,37 @@ def test_resume_keeps_the_settings_and_takes_more_epochs(call: Call, phrases: Pa
     assert json.loads((copy / "config.json").read_text())["training"]["epochs"] == 5
 
 
-def test_a_full_disk_stops_training_and_keeps_what_was_there(call: Call, copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = {path.name: path.read_bytes() for path in copy.iterdir() if path.name in FILES - {"config.json"}}
+@pytest.mark.parametrize("file", ["metrics.jsonl", "last.safetensors", "model.safetensors"])
+def test_a_full_disk_stops_training_and_keeps_what_was_there(call: Call, copy: Path, monkeypatch: pytest.MonkeyPatch, file: str) -> None:
+    """The disk is full when this file is written for the first time."""
+    before = {path.name: path.read_bytes() for path in copy.iterdir() if path.name in FILES}
+    sync, failed = os.fsync, []
 
     def full(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
+        if list(copy.glob(f".{file}.*.tmp")):
+            failed.append(file)
+            raise OSError(28, "No space left on device")
+        sync(descriptor)
 
     monkeypatch.setattr(os, "fsync", full)
-    assert "the disk is full" in call("train", "--resume", copy, "--epochs", 4).complaint
-    assert before == {path.name: path.read_bytes() for path in copy.iterdir() if path.name in before}
+    assert f"{file}: the disk is full" in call("train", "--resume", copy, "--epochs", 4, "--quiet").complaint
+    assert failed
+    after = {path.name: path.read_bytes() for path in copy.iterdir() if path.name in FILES}
+    assert after[file] == before[file]
+    assert not list(copy.glob("*.tmp"))
     monkeypatch.undo()
     assert call("train", "--resume", copy, "--epochs", 4, "--quiet").code == 0
+
+
+def test_an_error_before_the_first_checkpoint_leaves_the_folder_free(call: Call, tiny: ModuleType, tmp_path: Path) -> None:
+    def attempt(*settings: str) -> Any:
+        return call("train", "tiny", "--out", tmp_path / "run", "--quiet", "--set", *settings)
+
+    assert "training would never end" in attempt("epochs=0").complaint
+    assert not (tmp_path / "run").exists()
+    assert "training stopped at update 1" in attempt("poison=0").complaint
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {".lock"}
+    assert attempt("epochs=1").code == 0
 
 
 def test_numbers_that_break_stop_training(call: Call, tiny: ModuleType, tmp_path: Path) -> None:
@@ -291,6 +356,25 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path, phrases: Path) -> No
     assert "Traceback" not in error
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert rows
+
+
+def test_the_commands_to_type_next_can_be_typed(call: Call, phrases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From a virtual environment that the shell does not look into, in folders with awkward names."""
+    monkeypatch.chdir(tmp_path)
+    program = tmp_path / ".venv" / "bin" / "minirnn"
+    program.parent.mkdir(parents=True)
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "argv", [str(program)])
+    arguments = ["train", "seq2seq", "--data", phrases, "--epochs", 1, "--set", *SMALL]
+    for path, expected in ((os.defpath, ".venv/bin/minirnn"), (f"{program.parent}{os.pathsep}{os.defpath}", "minirnn")):
+        monkeypatch.setenv("PATH", path)
+        shown = call(*arguments, "--out", f"a run of {len(path)}")
+        lines = [line for line in shown.out.splitlines() if line.startswith("  ")]
+        assert len(lines) == 3
+        for line, what in zip(lines, ("evaluate", "translate", "translate"), strict=True):
+            assert shlex.split(line)[:3] == [expected, what, f"a run of {len(path)}"]
+            assert callable(make_parser().parse_args(shlex.split(line)[1:]).handler)
 
 
 def test_demo_trains_shows_and_says_what_to_type_next(

@@ -74,6 +74,7 @@ class TranslationTask(Task[TranslationConfig, Examples]):
     name = "seq2seq"
     summary = "an LSTM encoder and decoder with attention, from sentence pairs"
     config_type = TranslationConfig
+    settled_by_data: ClassVar[frozenset[str]] = frozenset({"source_size", "target_size"})
     training = TrainingOptions(lr=2e-3, schedule="linear", warmup=100, average=0.999, epochs=12)
     default_data = "cldr"
     metric = Metric("bleu", higher_is_better=True)
@@ -225,9 +226,9 @@ class TranslationTask(Task[TranslationConfig, Examples]):
         target = [*found.target, "(end)"][: len(found.attention)]
         return [alignment(found.attention, found.source, target, folder / "attention.png")]
 
-    def hints(self, folder: Path) -> list[str]:
-        example = self.text.test[0][0]
-        return [f'minirnn translate {folder} "{example}"', f'minirnn translate {folder} "{example}" --beam 5 --show-attention']
+    def hints(self, folder: Path) -> list[list[str]]:
+        translate = ["translate", str(folder), self.text.test[0][0]]
+        return [translate, [*translate, "--beam", "5", "--show-attention"]]
 
 
 def _vocabulary(config: TranslationConfig, texts: Sequence[str]) -> Vocabulary:
