@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from minirnn._version import __version__
+from minirnn.errors import MinirnnError
 from minirnn.kernels import Kernel, choose, kernels
 from minirnn.kernels.registry import CELLS, ENVIRONMENT, OPERATIONS
 
@@ -45,7 +46,7 @@ def examine() -> dict[str, Any]:
         "kernel_variable": os.environ.get(ENVIRONMENT),
         "devices": {device: _device(device) for device in DEVICES},
         "kernels": [_kernel(kernel, device) for device in DEVICES for cell in CELLS + OPERATIONS for kernel in kernels(cell)],
-        "data": {"MINIRNN_DATA": os.environ.get("MINIRNN_DATA"), "cache": str(_cache())},
+        "data": {"MINIRNN_DATA": os.environ.get("MINIRNN_DATA"), "cache": _cache()},
     }
 
 
@@ -143,7 +144,10 @@ def _kernel(kernel: Kernel, device: str) -> dict[str, Any]:
     return {"device": device, "cell": kernel.cell, "name": kernel.name, "where": kernel.where, "why_not": reason, "chosen": chosen}
 
 
-def _cache() -> Path:
+def _cache() -> str:
     from minirnn.data import cache_folder
 
-    return cache_folder()
+    try:
+        return str(cache_folder())
+    except MinirnnError as error:
+        return str(error)

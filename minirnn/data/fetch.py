@@ -35,8 +35,11 @@ class DataFile:
 
 
 def cache_folder() -> Path:
-    """`minirnn` in the user's cache folder: $XDG_CACHE_HOME, or ~/.cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "minirnn"
+    """`minirnn` in the user's cache folder: $XDG_CACHE_HOME, or ~/.cache. Raises MinirnnError where there is no such folder."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "minirnn"
+    except RuntimeError as error:
+        raise MinirnnError(f"there is no folder for the cache ({error}): name one in XDG_CACHE_HOME") from error
 
 
 def fetch(file: DataFile, data_dir: str | os.PathLike[str] | None = None) -> Path:

@@ -164,6 +164,29 @@ def test_what_goes_wrong_elsewhere(call: Call, monkeypatch: pytest.MonkeyPatch, 
     assert (result.code, result.err) == (code, said)
 
 
+def test_help_of_train_lists_the_models_and_their_settings(call: Call) -> None:
+    shown = call("train", "--help").out
+    for expected in ("seq2seq: an LSTM encoder and decoder", "decoder_hidden=256", "attention=general", "lr=0.002", "patience=0"):
+        assert expected in shown
+    assert "source_size" not in shown  # the data's to say
+
+
+def test_doctor_without_a_home_says_so(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", nowhere)
+    assert "name one in XDG_CACHE_HOME" in json.loads(call("doctor", "--json").out)["data"]["cache"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
+def test_streams_that_were_closed_beforehand() -> None:
+    for arguments, code in (("data list", 0), ("learn", 2), ("translate nowhere -", 2)):
+        line = f"{shlex.quote(sys.executable)} -m minirnn {arguments} <&- >&- 2>&-"
+        assert subprocess.run(["sh", "-c", line], check=False).returncode == code
+
+
 def test_a_reader_that_leaves_early_is_no_error() -> None:
     process = subprocess.Popen([sys.executable, "-m", "minirnn", "data", "list"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None

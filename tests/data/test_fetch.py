@@ -56,6 +56,16 @@ def test_a_download_is_kept_in_the_cache(tmp_path: Path, own_cache: Path) -> Non
     assert [p.name for p in path.parent.iterdir()] == ["file.gz"]
 
 
+def test_without_a_home_the_cache_is_to_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", nowhere)
+    with pytest.raises(MinirnnError, match=r"there is no folder for the cache .*: name one in XDG_CACHE_HOME"):
+        cache_folder()
+
+
 def test_a_damaged_file_in_the_cache_is_downloaded_again(tmp_path: Path) -> None:
     file = published(tmp_path)
     fetch(file).write_bytes(CONTENT[:-1])
