@@ -96,7 +96,7 @@ class Tensor:
 
     def clone(self) -> Tensor:
         """A copy, still on the tape."""
-        return self + 0
+        return self + False  # zero in every dtype, booleans stay booleans
 
     def requires_grad_(self, on: bool = True) -> Tensor:
         """Set `requires_grad` of a leaf, in place."""

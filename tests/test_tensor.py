@@ -33,7 +33,7 @@ def test_operators_are_numpys(shapes, data):
         assert not op(Tensor(a, requires_grad=True), b).requires_grad
 
 
-@pytest.mark.parametrize("number", [2, 0.5, True, np.int64(3)])
+@pytest.mark.parametrize("number", [2, 0.5, True, np.int64(3), np.float64(3)])
 @pytest.mark.parametrize("op", [operator.add, operator.sub, operator.mul, operator.truediv])
 def test_a_number_takes_the_dtype_of_its_tensor(op, number):
     a = np.array([1.0, 2.0])
@@ -43,7 +43,7 @@ def test_a_number_takes_the_dtype_of_its_tensor(op, number):
         np.testing.assert_allclose(left.numpy(), op(a, float(number)), rtol=1e-6)
         np.testing.assert_allclose(right.numpy(), op(float(number), a), rtol=1e-6)
     with pytest.raises(TypeError, match=r"operand 0 \(2,\) is float32 on cpu, operand 1 \(\) is float64 on cpu"):
-        op(tensor(a, np.float32), np.float64(3))
+        op(tensor(a, np.float32), np.array(3.0))
 
 
 def test_methods_and_unary_operators():

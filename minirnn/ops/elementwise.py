@@ -1,4 +1,4 @@
-"""Operations on each element by itself. Operands broadcast as in NumPy; scalars take the other operand's dtype."""
+"""Operations on each element by itself. Operands broadcast as in NumPy; scalars take the dtype of a floating operand."""
 
 from __future__ import annotations
 
@@ -216,19 +216,41 @@ class ToDevice(Elementwise):
 
 
 def as_tensor(x: Any, like: Tensor | None = None) -> Tensor:
-    """x as a Tensor. A Python number, or an array of integers or booleans beside a floating `like`, takes its dtype and device."""
+    """x as a Tensor. Beside a floating `like`, a number, a list, or an array of integers or booleans takes its dtype and device.
+
+    Scalars of NumPy count as Python numbers.
+    """
     if isinstance(x, Tensor):
         return x
+    x = _plain(x)
     if like is None:
         return Tensor(np.asarray(x, dtype=np.float32 if isinstance(x, float) else None))
-    xp = device.array_module(like.data)
-    dtype = like.dtype if not hasattr(x, "dtype") or x.dtype.kind in "biu" else None
-    return Tensor(xp.asarray(x, dtype=dtype))
+    return Tensor(device.array_module(like.data).asarray(x, dtype=_common_dtype(like.dtype, x)))
 
 
 def pair(a: Any, b: Any) -> tuple[Tensor, Tensor]:
-    """Both as Tensors, where at least one is one already."""
-    return (a, as_tensor(b, like=a)) if isinstance(a, Tensor) else (as_tensor(a, like=b), as_tensor(b))
+    """Both as Tensors, where at least one is one already. Integers and booleans take the dtype that NumPy's rules give for the two."""
+    if isinstance(b, Tensor):
+        if not isinstance(a, Tensor):
+            b, a = pair(b, a)
+        return a, b
+    b = as_tensor(b, like=a)
+    return (a if a.dtype.kind in "fc" else cast(a, b.dtype)), b
+
+
+def _plain(x: Any) -> Any:
+    return x.item() if isinstance(x, np.generic) else x
+
+
+def _common_dtype(dtype: np.dtype[Any], x: Any) -> np.dtype[Any]:
+    """The dtype of a tensor of `dtype` with x, which is none: floats win over integers, these over booleans; a Python float is float32."""
+    typed = hasattr(x, "dtype")
+    if dtype.kind in "fc":
+        return x.dtype if typed and x.dtype.kind in "fc" else dtype
+    own = np.dtype(x.dtype) if typed else np.asarray(x).dtype
+    if own.kind in "fc":
+        return np.dtype(np.float32) if not typed and own == np.float64 else own
+    return dtype if not typed and dtype.kind in "iu" else np.result_type(dtype, own)
 
 
 def add(a: Any, b: Any) -> Tensor:
@@ -255,8 +277,10 @@ def pow(x: Tensor, exponent: Any) -> Tensor:
     """x to the power of a number, or of a Tensor where x > 0."""
     if isinstance(exponent, Tensor):
         return exp(exponent * log(x))
-    if exponent == 0:
-        return Tensor(device.array_module(x.data).ones_like(x.data))
+    exponent = _plain(exponent)
+    x = x if x.dtype.kind in "fc" else cast(x, _common_dtype(x.dtype, exponent))
+    if exponent == 0:  # one everywhere, and its gradient zero everywhere: p x^(p-1) would be NaN at 0
+        return where(device.array_module(x.data).zeros(x.shape, bool), x, 1)
     return x if exponent == 1 else Pow.apply(x, option=exponent)
 
 
@@ -308,6 +332,8 @@ def maximum(a: Any, b: Any) -> Tensor:
 def minimum(a: Any, b: Any) -> Tensor:
     """The smaller of a and b, element by element; where they are equal a gets the gradient."""
     a, b = pair(a, b)
+    if a.dtype.kind not in "fc":  # -x wraps around in unsigned integers
+        return where(a.data <= b.data, a, b)
     return -maximum(-a, -b)
 
 

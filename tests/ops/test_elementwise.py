@@ -76,6 +76,45 @@ def test_a_number_takes_the_dtype_of_the_tensor() -> None:
             assert y.dtype == dtype
 
 
+@pytest.mark.parametrize("dtype", [np.bool_, np.int32, np.int64, np.uint8])
+def test_a_number_beside_integers_and_booleans_is_not_truncated(dtype: Any) -> None:
+    """NumPy's results, with float32 for its float64 where the number is a float."""
+    data = np.array([1, 0, 1], dtype)
+    x = Tensor(data)
+    for half in (0.5, np.float64(0.5), np.float32(0.5)):
+        for y, expected in (
+            (x * half, data * 0.5),
+            (half + x, data + 0.5),
+            (x**half, data**0.5),
+            (ops.maximum(half, x), np.maximum(0.5, data)),
+        ):
+            assert y.dtype == np.float32
+            np.testing.assert_array_equal(y.data, expected.astype(np.float32))
+    for two in (2, np.int64(2)):
+        y = x * two
+        assert y.dtype == (data * 2).dtype
+        np.testing.assert_array_equal(y.data, data * 2)
+    y = x * [0.5, 1.5, 2.5]
+    assert y.dtype == np.float32
+    np.testing.assert_array_equal(y.data, data * [0.5, 1.5, 2.5])
+    assert x.clone().dtype == (x * np.bool_(True)).dtype == dtype
+
+
+def test_scalars_of_numpy_are_numbers() -> None:
+    x = Tensor(np.full(2, 3, np.float32))
+    for y in (x * np.float64(2), np.float64(2) * x, x ** np.float64(2), x ** np.int64(2)):
+        assert y.dtype == np.float32
+    np.testing.assert_array_equal((x ** np.float64(2)).data, 9)
+
+
+@pytest.mark.parametrize("dtype", [np.bool_, np.uint8, np.int64])
+def test_the_smaller_of_two_integers(dtype: Any) -> None:
+    a, b = np.array([0, 1, 1, 0], dtype), np.array([1, 0, 1, 0], dtype)
+    np.testing.assert_array_equal(ops.minimum(Tensor(a), Tensor(b)).data, np.minimum(a, b))
+    lowest = Tensor(np.array([np.iinfo(np.int64).min]))
+    np.testing.assert_array_equal(ops.minimum(lowest, 0).data, lowest.data)
+
+
 def test_mixed_dtypes_are_refused_by_name() -> None:
     with pytest.raises(TypeError, match=r"Add: operand 0 \(2,\) is float32 .* operand 1 \(3, 1\) is float64 .*\.to\(dtype\)"):
         Tensor(np.ones(2, np.float32)) + Tensor(np.ones((3, 1)))
@@ -103,6 +142,9 @@ def test_powers_are_smooth_at_zero() -> None:
     (x,) = leaves(np.zeros(1))
     for exponent in (0, 1, 2, 3):
         assert gradgradcheck(lambda x, p=exponent: ops.pow(x, p) * x, [x])
+    (x**0).sum().backward()
+    assert x.grad is not None
+    np.testing.assert_array_equal(x.grad.data, [0])
     derivative = x**2
     for expected in (0.0, 2.0):
         (derivative,) = grad(derivative.sum(), x, create_graph=True)
