@@ -172,6 +172,22 @@ def test_random_numbers_that_nobody_named_are_noticed():
         y.sum().backward()
 
 
+@pytest.mark.parametrize("shape", [(300, 64), (7,), ()])
+def test_other_signs_of_the_same_magnitude_are_noticed(shape):
+    signs = iter([1, -1])
+    y = checkpoint(lambda x: x * next(signs), leaf(*shape))
+    with pytest.raises(RuntimeError, match="another result in the backward pass"):
+        y.sum().backward()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_rounding_is_not_another_result(dtype):
+    scales = iter([1.0, 1 + 4 * float(np.finfo(dtype).eps)])
+    x = Tensor(np.append(leaf(1000).data, np.inf).astype(dtype), requires_grad=True)
+    checkpoint(lambda x: x * next(scales), x).sum().backward()
+    np.testing.assert_allclose(x.grad.numpy(), 1, rtol=1e-6)
+
+
 def test_what_f_computes_on_the_way_is_not_kept():
     alive: list[weakref.ref[Tensor]] = []
 
