@@ -91,7 +91,10 @@ def _number_of(order: Any) -> Any:
 
 @compiled()
 def _largest(row: Array) -> float:
-    """max_k row_k, or NaN. A maximum of floats is not vectorised, because the place of a NaN would matter; one of integers is."""
+    """max_k row_k, where a NaN counts as more than inf or, with its sign bit set, as less than -inf.
+
+    A maximum of floats is not vectorised, because the place of a NaN would matter; one of integers is.
+    """
     largest = _order(row[0])
     for k in range(1, len(row)):
         largest = max(largest, _order(row[k]))
@@ -122,6 +125,9 @@ def _backward(logits: Array, targets: Array, lse: Array, dloss: Array, on_target
     S, V = logits.shape
     for s in range(S):
         d, z = dloss[s], lse[s]
+        if d == 0:
+            dlogits[s] = 0
+            continue
         for k in range(V):
             dlogits[s, k] = d * (exp(logits[s, k] - z) - on_all)  # (4)
         dlogits[s, targets[s]] -= d * on_target

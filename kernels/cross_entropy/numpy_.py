@@ -9,7 +9,7 @@ The target distribution is q = (1 - e) onehot(y) + e / V (Szegedy et al. 2016, s
     dx_k = dloss (exp(x_k - lse) - q_k)                                             (4)
 
 A class whose logit is -inf has probability zero; its loss, as a target or under smoothing, is inf. A NaN or +inf makes the loss of its own
-row NaN. The caller has checked that every target is a class.
+row NaN. A row whose dloss is 0 gets zeros, whatever its logits are. The caller has checked that every target is a class.
 """
 
 from __future__ import annotations
@@ -36,4 +36,6 @@ def backward(logits: Array, targets: Array, lse: Array, dloss: Array, label_smoo
     """logits (S, V), targets (S,), lse (S,) from `forward`, dloss (S,) -> dlogits (S, V)"""
     q = np.full_like(logits, label_smoothing / logits.shape[1])  # (S, V)
     q[np.arange(len(q)), targets] += 1 - label_smoothing
-    return dloss[:, None] * (np.exp(logits - lse[:, None]) - q)  # (S, V)           (4)
+    dlogits = dloss[:, None] * (np.exp(logits - lse[:, None]) - q)  # (S, V)        (4)
+    dlogits[dloss == 0] = 0
+    return dlogits

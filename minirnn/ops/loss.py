@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
 
 from minirnn.autograd import Function
 from minirnn.device import Array, array_module
 from minirnn.kernels import registry
 from minirnn.ops.broadcast import fits
-from minirnn.ops.elementwise import as_tensor, exp, softplus
+from minirnn.ops.elementwise import exp, pair, softplus, where
 from minirnn.ops.reduction import softmax
 from minirnn.ops.shape import expand_dims, reshape
 from minirnn.tensor import Tensor
@@ -50,22 +53,29 @@ class CrossEntropyGrad(Function):
         p = softmax(x)
         q = self.xp.full(x.shape, self.label_smoothing / x.shape[1], x.dtype)
         q[self.xp.arange(len(q)), self.targets] += 1 - self.label_smoothing
-        return p * (d2x - (p * d2x).sum(1, keepdims=True)) * expand_dims(dloss, 1), ((p - Tensor(q)) * d2x).sum(1)
+        dx = p * (d2x - (p * d2x).sum(1, keepdims=True)) * expand_dims(dloss, 1)
+        return where(dloss.data[:, None] != 0, dx, 0), ((p - Tensor(q)) * d2x).sum(1)
+
+
+def _weights(name: str, weights: Array | None, shape: tuple[int, ...], like: Tensor) -> Array | None:
+    """The weights of losses of `shape`, repeated to it, in the dtype of the prediction."""
+    if weights is None:
+        return None
+    if not fits(weights.shape, shape):
+        raise ValueError(f"{name}: weights must have a shape that broadcasts to the losses {shape}, got {weights.shape}")
+    xp = array_module(like.data)
+    return xp.broadcast_to(xp.asarray(weights, dtype=like.dtype), shape)
 
 
 def _reduce(name: str, losses: Tensor, reduction: Reduction, weights: Array | None) -> Tensor:
     """`losses` as they are ("none"), their "sum", or their "mean"; `weights` multiply them first and the mean divides by their sum.
 
-    A mask is a weight of zeros and ones.
+    A mask is a weight of zeros and ones. A loss of weight 0 is left out, be it NaN.
     """
     if reduction not in ("none", "mean", "sum"):
         raise ValueError(f'{name}: reduction must be "none", "mean" or "sum", got {reduction!r}')
     if weights is not None:
-        if not fits(weights.shape, losses.shape):
-            raise ValueError(f"{name}: weights must have a shape that broadcasts to the losses {losses.shape}, got {weights.shape}")
-        xp = array_module(losses.data)
-        weights = xp.broadcast_to(xp.asarray(weights, dtype=losses.dtype), losses.shape)
-        losses = losses * Tensor(weights)
+        losses = where(weights != 0, losses, 0) * Tensor(weights)
     if reduction == "none":
         return losses
     if reduction == "sum":
@@ -77,16 +87,17 @@ def _reduce(name: str, losses: Tensor, reduction: Reduction, weights: Array | No
 
 
 def cross_entropy(
-    logits: Tensor, targets: Array, *, weights: Array | None = None, label_smoothing: float = 0.0, reduction: Reduction = "mean"
+    logits: Tensor, targets: Any, *, weights: Array | None = None, label_smoothing: float = 0.0, reduction: Reduction = "mean"
 ) -> Tensor:
     """-ln softmax(logits)[target], fused with the log-softmax.
 
     logits           (..., V)
-    targets          (...) integers in 0..V-1
-    weights          None or an array that broadcasts to (...): what each loss counts; 0 leaves a position out
+    targets          (...) integers in 0..V-1: an array, a Tensor or a list
+    weights          None or an array that broadcasts to (...): what each loss counts; 0 leaves a position out, whatever its logits are
     label_smoothing  share of the target's probability that is spread over all V classes
     reduction        "mean" (over the weights' sum), "sum", or "none" for the losses (...)
     """
+    targets = array_module(logits.data).asarray(targets.data if isinstance(targets, Tensor) else targets)
     if targets.shape != logits.shape[:-1] or targets.dtype.kind not in "iu":
         raise ValueError(
             f"cross_entropy: targets must be integers {logits.shape[:-1]} for logits {logits.shape}, got {targets.dtype} {targets.shape}"
@@ -95,12 +106,14 @@ def cross_entropy(
         raise IndexError(f"cross_entropy: targets span {targets.min()}..{targets.max()}, the logits have classes 0..{logits.shape[-1] - 1}")
     rows = reshape(logits, (-1, logits.shape[-1]))
     losses = CrossEntropy.apply(rows, targets=targets.reshape(-1), label_smoothing=label_smoothing)
-    return _reduce("cross_entropy", reshape(losses, targets.shape), reduction, weights)
+    return _reduce("cross_entropy", reshape(losses, targets.shape), reduction, _weights("cross_entropy", weights, targets.shape, logits))
 
 
 def mse_loss(x: Tensor, target: Tensor | Array, *, weights: Array | None = None, reduction: Reduction = "mean") -> Tensor:
     """(x - target)^2, element by element. Weights and reduction as in `cross_entropy`; weights broadcast."""
     x, target = _alike("mse_loss", x, target)
+    weights = _weights("mse_loss", weights, x.shape, x)
+    x, target = _counted(weights, x, target)
     return _reduce("mse_loss", (x - target) ** 2, reduction, weights)
 
 
@@ -112,6 +125,8 @@ def gaussian_nll_loss(
     Weights and reduction as in `cross_entropy`; weights broadcast.
     """
     mean, target = _alike("gaussian_nll_loss", mean, target)
+    weights = _weights("gaussian_nll_loss", weights, np.broadcast_shapes(mean.shape, log_std.shape), mean)
+    mean, log_std, target = _counted(weights, mean, log_std, target)
     losses = ((target - mean) * exp(-log_std)) ** 2 * 0.5 + log_std + 0.5 * math.log(2 * math.pi)
     return _reduce("gaussian_nll_loss", losses, reduction, weights)
 
@@ -124,12 +139,19 @@ def binary_cross_entropy_with_logits(
     Weights and reduction as in `cross_entropy`; weights broadcast.
     """
     logits, targets = _alike("binary_cross_entropy_with_logits", logits, targets)
+    weights = _weights("binary_cross_entropy_with_logits", weights, logits.shape, logits)
+    logits, targets = _counted(weights, logits, targets)
     return _reduce("binary_cross_entropy_with_logits", softplus(logits) - targets * logits, reduction, weights)
 
 
 def _alike(name: str, x: Tensor, target: Tensor | Array) -> tuple[Tensor, Tensor]:
     """Both as Tensors of one shape: a target that broadcast would be a mistake that nobody sees."""
-    target = as_tensor(target, like=x)
+    x, target = pair(x, target)
     if target.shape != x.shape:
         raise ValueError(f"{name}: the target must have the shape of the prediction, {x.shape}, got {target.shape}")
     return x, target
+
+
+def _counted(weights: Array | None, *operands: Tensor) -> Sequence[Tensor]:
+    """The operands, zero where the weight is: a NaN there would reach the gradient, since 0 times NaN is NaN."""
+    return operands if weights is None else [where(weights != 0, t, 0) for t in operands]

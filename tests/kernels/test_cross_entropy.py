@@ -135,6 +135,19 @@ def test_what_is_not_finite_shows_as_nan_in_its_own_row(kernel: ModuleType, smoo
 
 
 @KERNELS
+@SMOOTHING
+@pytest.mark.parametrize("bad", [np.nan, -np.nan, np.inf, -np.inf])
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_a_row_without_weight_gets_zeros(kernel: ModuleType, smoothing: float, bad: float) -> None:
+    logits, targets, dloss = draw(3, 7)
+    logits[1], dloss[1] = bad, 0
+    _, lse = kernel.forward(logits, targets, smoothing)
+    dlogits = kernel.backward(logits, targets, lse, dloss, smoothing)
+    np.testing.assert_array_equal(dlogits[1], 0)
+    assert dlogits[[0, 2]].all()
+
+
+@KERNELS
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_class_that_is_ruled_out_has_probability_zero(kernel: ModuleType, dtype: Any) -> None:
     logits = np.array([[1, -np.inf, 2, -np.inf], [0, 0, -np.inf, 0]], dtype)

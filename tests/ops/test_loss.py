@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from minirnn import ops
+from minirnn import grad, ops
 from minirnn.study.gradcheck import gradcheck, gradgradcheck
 from minirnn.tensor import Tensor
 
@@ -93,6 +93,49 @@ def test_weights_and_reductions(name: str) -> None:
         f(x, reduction="max")
     with pytest.raises(ValueError, match=f"{name}: there is nothing to average: .* weights add up to 0"):
         f(x, weights=0 * weights)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_what_has_weight_zero_does_not_count_whatever_it_is(name: str, bad: float, reduction: Any) -> None:
+    data, weights = normal(2, 3, 4), np.array([[1.0, 0, 2], [0, 3, 1]])
+    results = []
+    for filling in (0.0, bad):
+        (x,) = leaves(np.where(weights[..., None] == 0, filling, data))
+        y = LOSSES[name](x, weights=weights if name == "cross_entropy" else weights[..., None], reduction=reduction)
+        y.backward(np.ones(y.shape))
+        assert x.grad is not None
+        results.append((y.data, x.grad.data))
+    for clean, found in zip(*results, strict=True):
+        np.testing.assert_array_equal(found, clean)
+    assert not results[1][1][weights == 0].any()
+
+
+def test_missing_targets_and_scales_do_not_count() -> None:
+    weights = np.array([1.0, 0, 1])
+    x, log_std = leaves(normal(3), np.array([0.1, np.nan, 0.2]))
+    ops.gaussian_nll_loss(x, log_std, np.array([1.0, np.nan, 2.0]), weights=weights).backward()
+    for t in (x, log_std):
+        assert t.grad is not None
+        assert np.isfinite(t.grad.data).all()
+        assert t.grad.data[1] == 0
+
+
+def test_second_derivatives_leave_out_what_has_weight_zero() -> None:
+    (x,) = leaves(np.array([[1.0, 2, 3], [np.nan, 0, np.inf]]))
+    (dx,) = grad(ops.cross_entropy(x, [0, 1], weights=np.array([1.0, 0])), x, create_graph=True)
+    (d2x,) = grad((dx * dx).sum(), x)
+    assert np.isfinite(d2x.data).all()
+    assert d2x.data[0].all()
+    assert not d2x.data[1].any()
+
+
+def test_targets_may_be_an_array_a_tensor_or_a_list() -> None:
+    x = Tensor(normal(3, 4))
+    expected = ops.cross_entropy(x, np.array([1, 0, 3])).data
+    for targets in ([1, 0, 3], Tensor(np.array([1, 0, 3], np.int32))):
+        np.testing.assert_array_equal(ops.cross_entropy(x, targets).data, expected)
 
 
 def test_losses_of_distributions_are_their_log_densities() -> None:
