@@ -88,7 +88,9 @@ class RecurrenceGrad(Function):
             outputs = self.unrolled(*primals, **self.options)
             outputs = tuple(y for y, there in zip(outputs, self.asked, strict=True) if there)
             first = grad(outputs, primals, cotangents, create_graph=True, allow_unused=True, independent=True)
-            chosen = [(dx, g) for dx, g in zip(first, grads, strict=True) if dx is not None and g is not None]
+            chosen = [(dx, g) for dx, g in zip(first, grads, strict=True) if dx is not None and dx.requires_grad and g is not None]
+            if not chosen:
+                return (None,) * len(inputs)
             dxs, ddxs = [dx for dx, _ in chosen], [g for _, g in chosen]
             return grad(dxs, inputs, ddxs, create_graph=create, allow_unused=True, independent=True)
 

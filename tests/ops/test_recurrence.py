@@ -184,3 +184,14 @@ def test_errors_name_the_argument(name: str, kernel: str) -> None:
         cell.run(z[:2], *others, np.array([2, 1]), **cell.options, kernel=kernel)
     with pytest.raises(ValueError, match=r"batch_sizes must be a non-increasing \(T,\) array"):
         cell.run(z, *others, np.array([1, 2]), **cell.options, kernel=kernel)
+
+
+def test_a_relu_recurrence_of_one_step_has_no_curvature() -> None:
+    """h = relu(z + h0 w^T): dh/dz is 0 or 1, wherever it is, and its derivative with create_graph=True is nothing, not an error."""
+    z, w, h0 = Tensor(np.array([[-1.0, 2.0]]), requires_grad=True), Tensor(np.zeros((2, 2))), Tensor(np.zeros((1, 2)))
+    h, _ = ops.rnn(z, w, h0, np.array([1]), "relu", "numpy")
+    (dz,) = grad(h.sum(), z, create_graph=True)
+    np.testing.assert_array_equal(dz.data, [[0, 1]])
+    (dz * dz + z).sum().backward(create_graph=True)
+    assert z.grad is not None
+    np.testing.assert_array_equal(z.grad.data, [[1, 1]])
