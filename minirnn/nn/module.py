@@ -18,6 +18,7 @@ class Parameter(Tensor):
     __slots__ = ("name",)
 
     def __init__(self, data: Any, name: str = "") -> None:
+        data = data.data if isinstance(data, Tensor) else data
         array = data if hasattr(data, "dtype") and hasattr(data, "ndim") else tensor(data).data
         super().__init__(array_module(array).asarray(array, order="C"), requires_grad=True)
         self.name = name
@@ -161,7 +162,7 @@ class ModuleList(Module):
         self.items: list[Module] = list(modules)
 
     def members(self) -> Iterator[tuple[str, Any]]:
-        return ((str(k), module) for k, module in enumerate(self.items))
+        return ((name.removeprefix("items."), value) for name, value in super().members())
 
     def append(self, module: Module) -> Self:
         self.items.append(module)

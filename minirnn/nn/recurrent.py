@@ -36,6 +36,11 @@ class Recurrence(Module):
         """h (S, H) and the last states, (N, H) each, from x (S, D), weights w_ih, w_hh, b_ih, b_hh, and the first states."""
         raise NotImplementedError
 
+    def _check_sizes(self, **sizes: int) -> None:
+        for argument, value in sizes.items():
+            if value < 1:
+                raise ValueError(f"{type(self).__name__}: {argument} must be at least 1, got {value}")
+
     def _add_weights(self, suffix: str, input_size: int, rng: np.random.Generator) -> None:
         """w_ih (GH, D), w_hh (GH, H), b_ih (GH,), b_hh (GH,), all uniform on +-1 / sqrt(H)."""
         rows, bound = self.gates * self.hidden_size, 1 / math.sqrt(self.hidden_size)
@@ -120,9 +125,7 @@ class Layered(Recurrence):
         kernel: str | None = None,
         rng: Rng = None,
     ) -> None:
-        for argument, value in (("input_size", input_size), ("hidden_size", hidden_size), ("num_layers", num_layers)):
-            if value < 1:
-                raise ValueError(f"{type(self).__name__}: {argument} must be at least 1, got {value}")
+        self._check_sizes(input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
         rng = generator(rng)
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.bias, self.batch_first, self.bidirectional, self.kernel = bias, batch_first, bidirectional, kernel
@@ -202,6 +205,7 @@ class Cell(Recurrence):
     """One step of one recurrence."""
 
     def __init__(self, input_size: int, hidden_size: int, bias: bool = True, *, kernel: str | None = None, rng: Rng = None) -> None:
+        self._check_sizes(input_size=input_size, hidden_size=hidden_size)
         self.input_size, self.hidden_size, self.bias, self.kernel = input_size, hidden_size, bias, kernel
         self._add_weights("", input_size, generator(rng))
 

@@ -9,26 +9,28 @@ from minirnn.device import array_module
 from minirnn.tensor import Tensor
 
 
-def grad_norm(parameters: Iterable[Tensor], norm_type: float = 2.0) -> float:
+def grad_norm(parameters: Iterable[Tensor] | Tensor, norm_type: float = 2.0) -> float:
     """The norm of all gradients as one vector: Euclidean (2) or the largest magnitude (`math.inf`).
 
     Parameters without a gradient are left out.
     """
     if norm_type not in (2.0, math.inf):
         raise ValueError(f"grad_norm: norm_type must be 2 or math.inf, got {norm_type}")
-    grads = [p.grad.data for p in parameters if p.grad is not None and p.grad.size]
+    grads = [p.grad.data for p in _listed(parameters) if p.grad is not None and p.grad.size]
     if norm_type == math.inf:
         return max((float(abs(g).max()) for g in grads), default=0.0)
     return math.sqrt(sum(float(array_module(g).vdot(g, g).real) for g in grads))
 
 
-def clip_grad_norm_(parameters: Iterable[Tensor], max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False) -> float:
+def clip_grad_norm_(
+    parameters: Iterable[Tensor] | Tensor, max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False
+) -> float:
     """Scale all gradients by one factor, so that their norm is at most `max_norm`; returns the norm that they had.
 
     Each `.grad` that changes is replaced, never written to: other tensors may share its array. Where the norm is not finite, raises
     FloatingPointError if `error_if_nonfinite`, and otherwise scales as PyTorch does, which leaves zeros or NaN.
     """
-    parameters = list(parameters)
+    parameters = _listed(parameters)
     norm = grad_norm(parameters, norm_type)
     if error_if_nonfinite and not math.isfinite(norm):
         named = ((getattr(p, "name", "") or f"parameter {k}", p) for k, p in enumerate(parameters))
@@ -39,6 +41,10 @@ def clip_grad_norm_(parameters: Iterable[Tensor], max_norm: float, norm_type: fl
             if p.grad is not None:
                 p.grad = Tensor(p.grad.data * p.grad.dtype.type(scale))
     return norm
+
+
+def _listed(parameters: Iterable[Tensor] | Tensor) -> list[Tensor]:
+    return [parameters] if isinstance(parameters, Tensor) else list(parameters)
 
 
 def nonfinite_message(named: Iterable[tuple[str, Tensor]], norm: float) -> str:

@@ -175,3 +175,25 @@ def test_repr_shows_the_structure() -> None:
         "  (2): Tanh()\n"
         ")"
     )
+
+
+def test_a_parameter_of_a_tensor_is_a_leaf_with_its_numbers() -> None:
+    p = nn.Parameter(mr.tensor([1.0, 2.0]) * 2)
+    assert isinstance(p.data, np.ndarray)
+    assert p.creator is None
+    assert p.requires_grad
+    assert p.data.tolist() == [2, 4]
+
+
+def test_a_list_of_modules_may_hold_more_than_its_items() -> None:
+    class Noisy(nn.Sequential):
+        def __init__(self) -> None:
+            super().__init__(nn.Linear(2, 2, rng=0))
+            self.scale = nn.Parameter([1.0])
+            self.head = nn.Linear(2, 1, bias=False, rng=1)
+            self.noise = np.random.default_rng(2)
+
+    model = Noisy()
+    assert [name for name, _ in model.named_parameters()] == ["0.weight", "0.bias", "scale", "head.weight"]
+    assert [name for name, _ in model.named_modules()] == ["", "0", "head"]
+    assert model.generators() == [model.noise]

@@ -175,6 +175,11 @@ def test_errors_say_what_was_expected_and_what_came() -> None:
         lstm(nn.pack(x, [7, 2]), lengths=[7, 2])
     with pytest.raises(ValueError, match=r"sequence 0 has length 0"):
         lstm(x, lengths=[0, 7])
+    for cell in (nn.LSTMCell, nn.GRUCell, nn.RNNCell):
+        with pytest.raises(ValueError, match=rf"^{cell.__name__}: hidden_size must be at least 1, got 0"):
+            cell(3, 0)
+        with pytest.raises(ValueError, match=rf"^{cell.__name__}: input_size must be at least 1, got 0"):
+            cell(0, 3)
     with pytest.raises(ValueError, match=r"^GRU: hidden_size must be at least 1, got 0"):
         nn.GRU(4, 0)
     with pytest.raises(ValueError, match=r'^RNN: nonlinearity must be "tanh" or "relu", got \'gelu\''):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from minirnn import Tensor, nn, optim
-from minirnn.nn.utils import clip_grad_norm_
+from minirnn.nn.utils import clip_grad_norm_, grad_norm
 
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("SGD", {"lr": 0.1}),
@@ -197,3 +197,11 @@ def test_a_state_that_does_not_fit_is_refused() -> None:
     del state["arrays"]["v.b"]
     with pytest.raises(ValueError, match="the parameter b needs t, m, v, the state has t, m"):
         adam.load_state_dict(state)
+
+
+def test_a_single_tensor_is_a_list_of_one() -> None:
+    p = nn.Parameter(np.zeros((2, 2)))
+    (p * Tensor(np.array([[3.0, 0], [0, 4]]))).sum().backward()
+    assert grad_norm(p) == pytest.approx(5)
+    assert clip_grad_norm_(p, 1.0) == pytest.approx(5)
+    assert grad_norm(p) == pytest.approx(1, rel=1e-6)
