@@ -58,6 +58,8 @@ class StepLR(Schedule):
     """factor(k) = gamma^floor(k / step_size)"""
 
     def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1) -> None:
+        if step_size < 1:
+            raise ValueError(f"StepLR: step_size must be at least 1, got {step_size}")
         self.step_size, self.gamma = step_size, gamma
         super().__init__(optimizer)
 
@@ -80,6 +82,8 @@ class LinearWarmup(Schedule):
     """factor(k) = min(1, (k + 1) / steps)"""
 
     def __init__(self, optimizer: Optimizer, steps: int) -> None:
+        if steps < 1:
+            raise ValueError(f"LinearWarmup: steps must be at least 1, got {steps}")
         self.steps = steps
         super().__init__(optimizer)
 
@@ -140,7 +144,8 @@ class ReduceOnPlateau(Schedule):
         if metric is None:
             raise TypeError("ReduceOnPlateau.step: needs the metric to watch")
         sign = 1 if self.mode == "min" else -1
-        if self.best is None or sign * metric < sign * self.best - self.threshold * abs(self.best):
+        better = self.best is None or sign * metric < sign * self.best - self.threshold * abs(self.best)
+        if better and math.isfinite(metric):  # the distance to a best of inf or NaN would be NaN for ever
             self.best, self.waited = float(metric), 0
         else:
             self.waited += 1

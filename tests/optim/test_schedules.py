@@ -97,7 +97,21 @@ def test_a_plateau_lowers_the_rate_after_its_patience() -> None:
     assert expected == found
 
 
+@pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan])
+def test_a_metric_that_is_not_finite_is_no_best(bad: float) -> None:
+    schedule = optim.ReduceOnPlateau(optimizer_of(1.0), gamma=0.5, patience=1)
+    found = []
+    for metric in (bad, 5.0, 4.0, bad, 3.0, 2.0, bad, bad):
+        schedule.step(metric)
+        found.append(schedule.optimizer.param_groups[0]["lr"])
+    assert found == [1] * 7 + [0.5]
+
+
 def test_errors_say_what_is_wrong() -> None:
+    with pytest.raises(ValueError, match="StepLR: step_size must be at least 1, got 0"):
+        optim.StepLR(optimizer_of(1.0), 0)
+    with pytest.raises(ValueError, match="LinearWarmup: steps must be at least 1, got 0"):
+        optim.LinearWarmup(optimizer_of(1.0), 0)
     with pytest.raises(TypeError, match="needs the metric to watch"):
         optim.ReduceOnPlateau(optimizer_of(1.0)).step()
     with pytest.raises(ValueError, match='mode must be "min" or "max", got \'low\''):
