@@ -249,7 +249,7 @@ def backward(output: Tensor, grad_output: Tensor | None = None, retain_graph: bo
     (seed,) = _seeds([output], [grad_output])
     with enable_grad(create_graph):
         found, leaves = _walk([output], [seed], None, create_graph if retain_graph is None else retain_graph)
-        shared = {id(seed.data)}  # clipping changes a `.grad` in place: it gets an array that nobody else has
+        shared = {id(seed.data)}  # a user may change a `.grad` in place: it gets an array that nobody else has
         for key, grad in found.items():
             leaf = leaves[key]
             if leaf.grad is not None:

@@ -35,7 +35,7 @@ def time_step(t: int) -> Iterator[None]:
 
 
 class Monitor:
-    """Sees every operation as it runs: the base of the anomaly detector, the profiler and the tracer."""
+    """Sees every operation as it runs: the base of the anomaly detector and the profiler."""
 
     def watch(self, function: Function, direction: Direction, compute: Callable[[], Results]) -> Results:
         """Called in the place of `compute()`, whose results it returns. `function.inputs` are there already."""

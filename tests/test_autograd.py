@@ -238,7 +238,7 @@ def test_gradients_share_no_memory():
     y.backward(seed)
     gradients = [a.grad, b.grad, c.grad, d.grad, e.grad, y.grad, seed]
     for k, g in enumerate(gradients):
-        g.data *= 10.0 ** (k + 1)  # as clipping does
+        g.data *= 10.0 ** (k + 1)  # as a user may
     for k, g in enumerate(gradients):
         assert g.numpy().tolist() == np.full((2, 3), (2 if g is e.grad else 1) * 10.0 ** (k + 1)).tolist()
 

@@ -119,9 +119,8 @@ def gradgradcheck(
 
     def gradient(*tensors: Tensor) -> list[Tensor]:
         xs, dys = tensors[: len(inputs)], tensors[len(inputs) :]
-        with enable_grad():
-            ys = [y for y in _as_list(f(*xs)) if y.requires_grad]
-            found = grad(ys, [xs[k] for k in checked], dys, create_graph=True, allow_unused=True)
+        ys = [y for y in _as_list(f(*xs)) if y.requires_grad]
+        found = grad(ys, [xs[k] for k in checked], dys, create_graph=True, allow_unused=True)
         return [dx for dx in found if dx is not None]
 
     return gradcheck(
@@ -231,7 +230,8 @@ def _as_list(outputs: Tensor | Sequence[Tensor]) -> list[Tensor]:
 
 def _outputs(f: Differentiable, inputs: Sequence[Tensor]) -> list[Tensor]:
     """The outputs of f that can have a gradient."""
-    outputs = [y for y in _as_list(f(*inputs)) if y.dtype.kind in "fc"]
+    with enable_grad():
+        outputs = [y for y in _as_list(f(*inputs)) if y.dtype.kind in "fc"]
     for k, y in enumerate(outputs):
         if y.dtype not in (np.float64, np.complex128):
             raise TypeError(f"gradcheck: output {k} {y.shape} of f is {y.dtype}; compute in float64")

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes
 
-from minirnn import ops, study
+from minirnn import no_grad, ops, study
 from minirnn.autograd import Function
 from minirnn.study.gradcheck import GradientError, gradcheck, gradgradcheck
 from minirnn.tensor import Tensor
@@ -257,3 +257,10 @@ def test_one_seed_one_verdict_and_a_public_name():
             gradcheck(cube(PLANTED["times 1.001"]), leaf(20, 20), rng=3)
         messages.append(str(caught.value))
     assert messages[0] == messages[1]
+
+
+def test_checks_inside_no_grad():
+    x = Tensor(np.array([0.5, 2.0]), requires_grad=True)
+    with no_grad():
+        assert gradcheck(ops.tanh, x)
+        assert gradgradcheck(ops.tanh, x)
