@@ -70,7 +70,7 @@ def _demo(name: str, arguments: argparse.Namespace) -> int:
     print_scores(evaluate_task(task, "test", {}))
     _draw(task, made.folder)
     print("\nTry next:")
-    for following in [*task.hints(made.folder), ["evaluate", made.folder]]:
+    for following in [*task.hints(made.folder), ["evaluate", str(made.folder)]]:
         print(f"  {command(*following)}")
     return 0
 
