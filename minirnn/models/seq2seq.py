@@ -211,10 +211,8 @@ class Seq2Seq(Module):
                     search = decoding.beam_search
                     options.update(beam=beam, length_penalty=length_penalty, coverage_penalty=coverage_penalty)
                 for k, best in zip(chosen, search(self, self.start(batch), len(batch), **options), strict=True):
-                    look = (
-                        None if best.attention is None else best.attention[:, : len(sources[k])]
-                    )  # the batch's longest is no concern of it
-                    found[k] = dataclasses.replace(best, attention=look)
+                    own = len(sources[k])  # the batch is as wide as its longest source
+                    found[k] = dataclasses.replace(best, attention=None if best.attention is None else best.attention[:, :own])
         return [found[k] for k in range(len(sources))]
 
 
