@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from minirnn.data.fetch import DataFile, fetch
 from minirnn.data.sources.parallel import Pair, ParallelText, numbered_lines, read_bytes
+from minirnn.data.sources.source import Source
 from minirnn.errors import MinirnnError
 
 ADDRESS = "https://raw.githubusercontent.com/multi30k/dataset/master/data/task1/raw/"
@@ -47,3 +48,14 @@ def _read(english: DataFile, french: DataFile, data_dir: str | None) -> list[Pai
     if len(sides[0]) != len(sides[1]):
         raise MinirnnError(f"multi30k: {english.path} has {len(sides[0])} lines but {french.path} has {len(sides[1])}")
     return list(zip(*sides, strict=True))
+
+
+SOURCE = Source(
+    name="multi30k",
+    what="English to French descriptions of photographs",
+    size="30,014 pairs, 1.2 MB",
+    licence="research and education",
+    origin="github.com/multi30k/dataset",
+    files=tuple(file for pair in FILES.values() for file in pair),
+    loaders={ParallelText: load},
+)

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -35,6 +35,8 @@ class ParallelText:
         attribution: whom to credit and under which terms; to be shown with the data.
         note: what one should know before one trusts a score on it; may be empty.
     """
+
+    what: ClassVar[str] = "sentence pairs"
 
     name: str
     languages: tuple[str, str]

@@ -1,110 +1,105 @@
-"""The data sources by name."""
+"""The data sources by name, and files and folders by their path."""
 
 from __future__ import annotations
 
 import difflib
+import importlib
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar, overload
 
-from minirnn.data.fetch import DataFile, fetch
-from minirnn.data.sources import cldr, multi30k, tatoeba, tsv
+from minirnn.data.fetch import fetch
+from minirnn.data.kinds import CaptionedPictures, Sentences, Series
 from minirnn.data.sources.parallel import ParallelText
+from minirnn.data.sources.source import Source
 from minirnn.errors import MinirnnError
 
+Kind = TypeVar("Kind")
 
-@dataclass(frozen=True)
-class Source:
-    """A data set that `minirnn` knows.
-
-    Args:
-        name: what `--data` takes.
-        what: one line about the contents.
-        size: how many pairs, for people.
-        licence: terms of use, for people.
-        origin: where it comes from, for people.
-        files: what has to be on this machine; none for a source that is made here.
-        load: from a data folder and a seed to the pairs.
-    """
-
-    name: str
-    what: str
-    size: str
-    licence: str
-    origin: str
-    files: tuple[DataFile, ...]
-    load: Callable[[str | None, int], ParallelText]
-
-
-_SOURCES = {
-    entry.name: entry
-    for entry in (
-        Source(
-            name="cldr",
-            what="English to French names, dates, times, units, amounts and lists",
-            size="about 36,000 phrases, 3,000 of them held out",
-            licence="Unicode License v3 (CLDR), BSD (Babel, emoji)",
-            origin="made on this machine from the packages Babel and emoji",
-            files=(),
-            load=cldr.load,
-        ),
-        Source(
-            name="tatoeba",
-            what="English to French everyday sentences",
-            size="142,787 pairs, 2.9 MB",
-            licence="CC BY 2.0 FR",
-            origin="tatoeba.org by way of manythings.org/anki",
-            files=(tatoeba.FILE,),
-            load=tatoeba.load,
-        ),
-        Source(
-            name="multi30k",
-            what="English to French descriptions of photographs",
-            size="30,014 pairs, 1.2 MB",
-            licence="research and education",
-            origin="github.com/multi30k/dataset",
-            files=tuple(file for pair in multi30k.FILES.values() for file in pair),
-            load=multi30k.load,
-        ),
-    )
+_MODULES = ("cldr", "tatoeba", "multi30k")  # each has a SOURCE
+_PATHS: dict[type[Any], tuple[str, str]] = {  # the module whose `load(path, seed)` reads what a user has, and what that is
+    ParallelText: ("tsv", "a tab-separated file of source and target"),
+    Sentences: ("sentences", "a text file"),
+    CaptionedPictures: ("picture_folder", "a folder with pictures and captions.txt"),
+    Series: ("series", "a .csv file of numbers"),
 }
+_ENDINGS = {".tsv": ParallelText, ".gz": ParallelText, ".txt": Sentences, ".csv": Series}
 
 
 def all_sources() -> list[Source]:
     """Every data set that has a name."""
-    return list(_SOURCES.values())
+    return [_module(name).SOURCE for name in _MODULES]
 
 
-def source(name: str, data_dir: str | os.PathLike[str] | None = None, seed: int = 0) -> ParallelText:
-    """The pairs of a named data set, or of a tab-separated file.
+@overload
+def source(name: str, data_dir: str | os.PathLike[str] | None = None, seed: int = 0) -> ParallelText: ...
+
+
+@overload
+def source(name: str, data_dir: str | os.PathLike[str] | None = None, seed: int = 0, *, kind: type[Kind]) -> Kind: ...
+
+
+def source(name: str, data_dir: str | os.PathLike[str] | None = None, seed: int = 0, *, kind: type[Any] = ParallelText) -> Any:
+    """A named data set, or what is found at a path.
 
     Args:
-        name: one of `all_sources()`, or the path of a UTF-8 file of source, tab, target (`.gz` too).
+        name: one of `all_sources()`, or a path: of a tab-separated file for `ParallelText`, of a text file for `Sentences`, of a folder for
+            `CaptionedPictures`, of a .csv file for `Series`.
         data_dir: a folder with downloaded files; also $MINIRNN_DATA and the cache are searched.
-        seed: of whatever is drawn: the phrases of `cldr`, the splits of `tatoeba` and of files.
+        seed: of whatever is drawn: what is made here, and splits.
+        kind: the kind of data that is needed.
+
+    Raises MinirnnError where there is no such data set, or it is of another kind.
     """
-    if name in _SOURCES:
-        return _SOURCES[name].load(None if data_dir is None else os.fspath(data_dir), seed)
-    if Path(name).is_dir():
-        raise MinirnnError(f"{name} is a folder; a tab-separated file or the name of a data set is needed: {', '.join(_SOURCES)}")
-    if _looks_like_path(name):
-        return tsv.load(name, seed)
-    raise _unknown(name)
+    known = _named(name)
+    if known is not None:
+        if kind not in known.loaders:
+            raise MinirnnError(f"{name} holds {next(iter(known.loaders)).what}, but {kind.what} are needed: {_choice(kind)}")
+        return known.loaders[kind](None if data_dir is None else os.fspath(data_dir), seed)
+    if not _looks_like_path(name):
+        raise _unknown(name, kind)
+    if Path(name).is_dir() != (kind is CaptionedPictures) and Path(name).exists():
+        raise MinirnnError(f"{name} is a {'folder' if Path(name).is_dir() else 'file'}, but {kind.what} are needed: {_choice(kind)}")
+    return _module(_PATHS[kind][0]).load(name, seed)
+
+
+def shown(name: str, data_dir: str | os.PathLike[str] | None = None, seed: int = 0) -> Any:
+    """A data set as the kind that it is in the first place; a file's kind is what its name ends with."""
+    known = _named(name)
+    if known is not None:
+        return source(name, data_dir, seed, kind=next(iter(known.loaders)))
+    kind = CaptionedPictures if Path(name).is_dir() else _ENDINGS.get(Path(name).suffix, ParallelText)
+    return source(name, data_dir, seed, kind=kind)
 
 
 def get(name: str, data_dir: str | os.PathLike[str] | None = None) -> list[Path]:
     """Makes sure that the files of a data set are on this machine and whole; gives their places, none for a set that is made here."""
-    if name not in _SOURCES:
+    known = _named(name)
+    if known is None:
         raise _unknown(name)
-    return [fetch(file, data_dir) for file in _SOURCES[name].files]
+    return [fetch(file, data_dir) for file in known.files]
+
+
+def _module(name: str) -> Any:
+    return importlib.import_module(f"minirnn.data.sources.{name}")
+
+
+def _named(name: str) -> Source | None:
+    return next((known for known in all_sources() if known.name == name), None)
 
 
 def _looks_like_path(name: str) -> bool:
-    return Path(name).is_file() or os.sep in name or "/" in name or name.endswith((".tsv", ".txt", ".gz"))
+    return Path(name).exists() or os.sep in name or "/" in name or Path(name).suffix in _ENDINGS
 
 
-def _unknown(name: str) -> MinirnnError:
-    close = difflib.get_close_matches(name.lower(), _SOURCES, n=1, cutoff=0.5)
+def _choice(kind: type[Any]) -> str:
+    """The data sets of a kind, as one would list them in a sentence."""
+    return ", ".join([*(known.name for known in all_sources() if kind in known.loaders), f"or {_PATHS[kind][1]} by its path"])
+
+
+def _unknown(name: str, kind: type[Any] | None = None) -> MinirnnError:
+    names = [known.name for known in all_sources()]
+    close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
     hint = f"; did you mean {close[0]}?" if close else "."
-    return MinirnnError(f"unknown data set {name!r}{hint} There are {', '.join(_SOURCES)}, and any tab-separated file by its path")
+    choice = ", ".join(names) if kind is None else _choice(kind)
+    return MinirnnError(f"unknown data set {name!r}{hint} There are {choice}")

@@ -7,6 +7,7 @@ import zipfile
 
 from minirnn.data.fetch import DataFile, fetch
 from minirnn.data.sources.parallel import ParallelText, split_by_source
+from minirnn.data.sources.source import Source
 from minirnn.data.sources.tsv import parse
 from minirnn.errors import MinirnnError
 
@@ -35,3 +36,14 @@ def load(data_dir: str | None = None, seed: int = 0) -> ParallelText:
         test=parts.test,
         attribution="Tatoeba project (tatoeba.org) by way of manythings.org/anki, 2017-09-29; CC BY 2.0 FR",
     )
+
+
+SOURCE = Source(
+    name="tatoeba",
+    what="English to French everyday sentences",
+    size="142,787 pairs, 2.9 MB",
+    licence="CC BY 2.0 FR",
+    origin="tatoeba.org by way of manythings.org/anki",
+    files=(FILE,),
+    loaders={ParallelText: load},
+)
