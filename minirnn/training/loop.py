@@ -137,10 +137,26 @@ class Trainer:
                 self._save()
 
     def _update(self, batch: Any) -> None:
-        """One step of the optimiser. Nothing has changed yet where it raises."""
+        """Learn from one batch: by the task's own update, or else by a step of the optimiser."""
         state, size = self.state, self.task.size(batch)
-        before = self._random()
         self.task.model.train()
+        updated = self.task.update(batch, state.step)
+        value, norm = self._descend(batch) if updated is None else (updated, 0.0)
+        if not math.isfinite(value):
+            raise NonFiniteError(f"training stopped at update {state.step + 1}: the loss is {value}{self._kept()}")
+        state.step, state.batch = state.step + 1, state.batch + 1
+        if self.average is not None:
+            self.average.update(state.step)
+        state.loss, state.norm, state.size = state.loss + value * size, state.norm + norm, state.size + size
+        state.updates += 1
+        state.elapsed = self.clock() - self._began
+        self.progress.update(state, value, norm, size, self._left())
+        if state.step % LOG_EVERY == 0:
+            self._log()
+
+    def _descend(self, batch: Any) -> tuple[float, float]:
+        """A step of the optimiser: the loss before it, and the gradient's norm. Nothing has changed yet where it raises."""
+        state, before = self.state, self._random()
         loss = self.task.loss(batch, state.step)
         value = loss.item()
         if not math.isfinite(value):
@@ -152,15 +168,7 @@ class Trainer:
         except FloatingPointError as error:
             raise NonFiniteError(self._explain(batch, before, "the gradient is not finite")) from error
         self.optimizer.zero_grad()
-        state.step, state.batch = state.step + 1, state.batch + 1
-        if self.average is not None:
-            self.average.update(state.step)
-        state.loss, state.norm, state.size = state.loss + value * size, state.norm + norm, state.size + size
-        state.updates += 1
-        state.elapsed = self.clock() - self._began
-        self.progress.update(state, value, norm, size, self._left())
-        if state.step % LOG_EVERY == 0:
-            self._log()
+        return value, norm
 
     def _validate(self) -> None:
         state, began = self.state, self.clock()
@@ -306,11 +314,13 @@ class Trainer:
         self._set_random(random)
         self.task.model.zero_grad()
         source = f"the weights {', '.join(bad[:3])} hold NaN or Inf already" if bad else self._first_anomaly(batch)
-        kept = f"; the checkpoint of step {self._saved_step} is kept in {self.run.folder}" if self.run and self._saved_step else ""
         return (
             f"training stopped at update {self.state.step + 1} (epoch {self.state.epoch + 1}, batch {self.state.batch + 1}): {fault}. "
-            f"Cause: {source}{kept}. Try a smaller lr or clip"
+            f"Cause: {source}{self._kept()}. Try a smaller lr or clip"
         )
+
+    def _kept(self) -> str:
+        return f"; the checkpoint of step {self._saved_step} is kept in {self.run.folder}" if self.run and self._saved_step else ""
 
     def _first_anomaly(self, batch: Any) -> str:
         try:

@@ -164,6 +164,13 @@ class Task(ABC, Generic[Config, Batch]):
     def loss(self, batch: Batch, step: int) -> Tensor:
         """The scalar to be minimised, per token or example; `step` counts the updates so far, for annealing."""
 
+    def update(self, batch: Batch, step: int) -> float | None:
+        """Learn from a batch by another way than the gradient, as EM does: change the model in place, and give the loss before.
+
+        None, the default, leaves it to `loss` and the optimiser.
+        """
+        return None
+
     @abstractmethod
     def size(self, batch: Batch) -> int:
         """Tokens (or frames, or examples) in a batch, for the speed shown and as the weight of its loss in averages."""

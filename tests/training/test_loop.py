@@ -269,6 +269,37 @@ def test_training_stops_where_numbers_break_and_keeps_the_last_checkpoint(tmp_pa
     assert all(np.isfinite(a).all() for a in Run.open(tmp_path / "run").task().model.state_dict().values())
 
 
+class HalvingTask(TinyTask):
+    """Learns without gradients: every update halves all weights."""
+
+    loss_before = 1.0
+
+    def update(self, batch: Any, step: int) -> float | None:
+        for parameter in self.model.parameters():
+            parameter.data *= 0.5
+        return self.loss_before
+
+
+def test_a_task_may_learn_by_its_own_update(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", TrainingOptions(epochs=1))
+    before = run.start().model.state_dict()
+    task = HalvingTask(TinyConfig(features=2), DATA, seed=0)
+    task.model.load_state_dict(before)
+    with run.lock(), run.begun(task):
+        outcome = Trainer(task, run.training, run=run).fit()
+    assert outcome.state.step == BATCHES
+    for name, array in task.model.state_dict().items():
+        np.testing.assert_array_equal(array, before[name] * 0.5**BATCHES)
+    assert next(row for row in outcome.rows if "loss" in row)["loss"] == 1.0
+
+
+def test_an_update_that_gives_nan_stops_the_training() -> None:
+    task = HalvingTask(TinyConfig(features=2), DATA, seed=0)
+    task.loss_before = math.nan
+    with pytest.raises(NonFiniteError, match="training stopped at update 1: the loss is nan"):
+        Trainer(task, TrainingOptions(epochs=1)).fit()
+
+
 class BrokenGradient(TinyTask):
     """d sqrt(x) / dx at 0 is infinite, and the loss is fine."""
 

@@ -1,0 +1,87 @@
+"""What a trained task can be asked for. A task offers a verb by having its method; the command line has a command of the same name.
+
+Everything that is drawn comes from the generator that is given; files go to the folder that is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from minirnn.device import Array
+
+
+@dataclass(frozen=True)
+class Caption:
+    """What is said of a picture.
+
+    Args:
+        text: the caption.
+        words: its words, as the model wrote them.
+        score: what the search ranked it by.
+        attention: (L or L + 1, h, w): where on the picture each word looked, the end included; None for a model without attention.
+        image: (3, S, S) uint8: the picture as the model saw it.
+    """
+
+    text: str
+    words: list[str]
+    score: float
+    attention: Array | None
+    image: Array
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Samples from a model: as texts, as files, or both."""
+
+    texts: list[str] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What comes next: numbers by column, one for each step, and pictures of them."""
+
+    columns: dict[str, list[float]]
+    files: list[Path] = field(default_factory=list)
+
+
+@runtime_checkable
+class Captions(Protocol):
+    def caption(self, paths: Sequence[Path], *, beam: int = 1, length_penalty: float = 1.0) -> list[Caption]:
+        """One caption for each picture file. Raises MinirnnError for a file that is none."""
+        ...
+
+
+@runtime_checkable
+class Samples(Protocol):
+    def sample(
+        self, count: int, rng: np.random.Generator, folder: Path, *, temperature: float = 1.0, length: int | None = None
+    ) -> Drawn:
+        """`count` samples from the model. A temperature below 1 draws what is more probable; `length` is that of a series."""
+        ...
+
+
+@runtime_checkable
+class Reconstructs(Protocol):
+    def reconstruct(self, texts: Sequence[str]) -> list[str]:
+        """What is left of each text after it went through the model's latent space."""
+        ...
+
+
+@runtime_checkable
+class Interpolates(Protocol):
+    def interpolate(self, first: str, second: str, steps: int) -> list[str]:
+        """`steps` texts on the straight line between two texts in the latent space, both ends included."""
+        ...
+
+
+@runtime_checkable
+class Forecasts(Protocol):
+    def forecast(self, steps: int, folder: Path, rng: np.random.Generator, *, path: Path | None = None, level: float = 0.9) -> Forecast:
+        """The next `steps` values of the test series, or of those in the .csv file at `path`, with intervals that hold `level`."""
+        ...
