@@ -16,8 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -29,6 +28,7 @@ from minirnn.data.batches import TranslationBatch
 from minirnn.data.vocabulary import BOS, EOS, UNK
 from minirnn.device import Array
 from minirnn.nn import LSTM, Attention, Dropout, Embedding, Linear, Module, Packed, Packing, init, pack_sequence
+from minirnn.nn.utils import evaluating
 from minirnn.random import Rng, generator
 from minirnn.tensor import Tensor
 
@@ -161,9 +161,7 @@ class Seq2Seq(Module):
         """tanh(U [h; c]) for every target row: (R, readout)."""
         features = states.rows  # (R, H)
         if self.attention is not None:
-            context, _ = self.attention(states.unpack(batch_first=True), memory, mask)  # (N, L, D)
-            rows = ops.take_rows(context.reshape(-1, context.shape[-1]), _places(states.packing), unique=True)  # (R, D)
-            features = ops.concatenate([features, rows], axis=1)
+            features = ops.concatenate([features, self.attention.of_rows(states, memory, mask)], axis=1)
         return ops.tanh(self.readout(features))
 
     def start(self, sources: Sequence[Array]) -> DecoderState:
@@ -201,7 +199,7 @@ class Seq2Seq(Module):
         """
         order = np.argsort([-len(s) for s in sources], kind="stable")
         found: dict[int, decoding.Hypothesis] = {}
-        with _evaluating(self):
+        with evaluating(self):
             for start in range(0, len(order), batch_size):
                 chosen = order[start : start + batch_size].tolist()
                 batch = [sources[k] for k in chosen]
@@ -214,23 +212,6 @@ class Seq2Seq(Module):
                     own = len(sources[k])  # the batch is as wide as its longest source
                     found[k] = dataclasses.replace(best, attention=None if best.attention is None else best.attention[:, :own])
         return [found[k] for k in range(len(sources))]
-
-
-@contextmanager
-def _evaluating(model: Module) -> Iterator[None]:
-    """The model in evaluation mode, and afterwards each of its modules as it was."""
-    before = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in before:
-            module.training = training
-
-
-def _places(packing: Packing) -> Array:
-    """Where each packed row stands in an array (N T, F)."""
-    return packing.sequence * packing.T + packing.time
 
 
 def _target_packing(batch: TranslationBatch) -> Packing:

@@ -7,7 +7,7 @@ from minirnn.nn.conv import Conv2d, MaxPool2d
 from minirnn.nn.dropout import Dropout
 from minirnn.nn.linear import Embedding, Linear
 from minirnn.nn.module import Module, ModuleList, Parameter, Sequential
-from minirnn.nn.norm import LayerNorm
+from minirnn.nn.norm import GroupNorm, LayerNorm
 from minirnn.nn.packing import Packed, Packing, pack, pack_sequence
 from minirnn.nn.recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
 
@@ -21,6 +21,7 @@ __all__ = [
     "Embedding",
     "Flatten",
     "GRUCell",
+    "GroupNorm",
     "LSTMCell",
     "LayerNorm",
     "Linear",

@@ -8,6 +8,7 @@ from minirnn import ops
 from minirnn.device import array_module
 from minirnn.nn.linear import Linear
 from minirnn.nn.module import Module, check_features
+from minirnn.nn.packing import Packed
 from minirnn.random import Rng, generator
 from minirnn.tensor import Tensor
 
@@ -64,6 +65,13 @@ class Attention(Module):
         allowed = None if mask is None else array_module(keys.data).asarray(mask)[:, None]
         weights = ops.softmax(scores, axis=-1, mask=allowed)
         return weights @ keys, weights
+
+    def of_rows(self, queries: Packed, keys: Tensor, mask: Any = None) -> Tensor:
+        """The context (S, D) of every row of ragged queries, each from the keys (N, T, D) of its own sequence."""
+        context, _ = self(queries.unpack(batch_first=True), keys, mask)  # (N, L, D)
+        packing = queries.packing
+        places = packing.sequence * packing.T + packing.time  # (S,)
+        return ops.take_rows(context.reshape(-1, context.shape[-1]), places, unique=True)
 
     def project(self, keys: Tensor, mask: Any = None) -> Tensor | None:
         """What of the score depends on the keys alone, (N, T, A): for a decoder that asks step by step. None where there is nothing."""

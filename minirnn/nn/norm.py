@@ -32,3 +32,32 @@ class LayerNorm(Module):
 
     def describe(self) -> str:
         return f"{self.normalized_shape}"
+
+
+class GroupNorm(Module):
+    """y = weight (x - mean) / sqrt(var + eps) + bias, mean and variance over each of the groups of channels (Wu and He 2018).
+
+    x (N, C, *), C = num_channels; a group is C / num_groups channels with all that comes after. Unlike batch normalisation it keeps no
+    running statistics, and what else is in a batch makes no difference. weight (C,), at first ones, and bias (C,), at first zeros.
+    """
+
+    def __init__(self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True) -> None:
+        if num_groups < 1 or num_channels % num_groups:
+            raise ValueError(f"GroupNorm: num_channels={num_channels} must be divisible by num_groups={num_groups}")
+        self.num_groups, self.num_channels, self.eps = num_groups, num_channels, eps
+        self.weight = Parameter(np.ones(num_channels, np.float32)) if affine else None
+        self.bias = Parameter(np.zeros(num_channels, np.float32)) if affine else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not isinstance(x, Tensor) or x.ndim < 2 or x.shape[1] != self.num_channels:
+            came = x.shape if isinstance(x, Tensor) else type(x).__name__
+            raise ValueError(f"GroupNorm: input must be a Tensor (N, C, ...) with C = num_channels = {self.num_channels}, got {came}")
+        groups = x.reshape((len(x), self.num_groups, -1))
+        y = ops.layer_norm(groups, groups.shape[2], eps=self.eps).reshape(x.shape)
+        if self.weight is None or self.bias is None:
+            return y
+        along = (self.num_channels, *[1] * (x.ndim - 2))
+        return y * self.weight.reshape(along) + self.bias.reshape(along)
+
+    def describe(self) -> str:
+        return f"{self.num_groups}, {self.num_channels}"

@@ -1,12 +1,26 @@
-"""Gradients of a whole model at once."""
+"""What concerns a whole model at once: its gradients, its mode."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from minirnn.device import array_module
+from minirnn.nn.module import Module
 from minirnn.tensor import Tensor
+
+
+@contextmanager
+def evaluating(model: Module) -> Iterator[None]:
+    """The model in evaluation mode, and afterwards each of its modules as it was."""
+    before = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in before:
+            module.training = training
 
 
 def grad_norm(parameters: Iterable[Tensor] | Tensor, norm_type: float = 2.0) -> float:

@@ -99,6 +99,8 @@ def main() -> None:
         make(f"{name}_batch_first", kind, {**deep, **extra, "batch_first": True, "bias": False}, normal(3, 6, 4), (4, 3, 3), [2, 2, 5])
         make(f"{name}_alone", kind, {**deep, **extra}, normal(4, 4), (4, 3))
         make(f"{name}_cell", f"{kind}Cell", {**sizes, **extra}, normal(3, 4), (3, 3))
+    make("group_norm", "GroupNorm", {"num_groups": 2, "num_channels": 6}, normal(3, 6, 4, 5))
+    make("group_norm_plain", "GroupNorm", {"num_groups": 3, "num_channels": 3, "eps": 0.01, "affine": False}, normal(2, 3, 7))
 
 
 if __name__ == "__main__":

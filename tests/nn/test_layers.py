@@ -38,6 +38,7 @@ def as_function(layer: nn.Module) -> Any:
         (nn.Conv2d(2, 4, (2, 3), stride=2, padding=1, groups=2, rng=0), [(2, 2, 5, 4)]),
         (nn.MaxPool2d(2), [(2, 2, 4, 4)]),
         (nn.LayerNorm((3, 4)), [(2, 3, 4)]),
+        (nn.GroupNorm(2, 4), [(2, 4, 3)]),
         (nn.Sequential(nn.Flatten(), nn.Tanh(), nn.Sigmoid(), nn.Softplus(), nn.ReLU()), [(2, 3, 2)]),
         (nn.LSTMCell(3, 4, rng=0), [(2, 3)]),
         (nn.GRUCell(3, 4, rng=0), [(2, 3)]),
@@ -158,6 +159,8 @@ def test_orthogonal_rows_or_columns(rows: int, columns: int, seed: int) -> None:
         (lambda: nn.Conv2d(3, 2, 3)(Tensor(np.zeros((1, 2, 5, 5), "float32"))), ValueError, r"C = in_channels = 3, got \(1, 2, 5, 5\)"),
         (lambda: nn.Conv2d(3, 2, 3, groups=2), ValueError, "must be divisible by groups=2"),
         (lambda: nn.LayerNorm(4)(Tensor(np.zeros((4, 3), "float32"))), ValueError, r"normalized_shape=\(4,\), got \(4, 3\)"),
+        (lambda: nn.GroupNorm(2, 4)(Tensor(np.zeros((4, 3), "float32"))), ValueError, r"C = num_channels = 4, got \(4, 3\)"),
+        (lambda: nn.GroupNorm(3, 4), ValueError, "num_channels=4 must be divisible by num_groups=3"),
         (lambda: nn.Dropout(1.0), ValueError, r"p is a probability in \[0, 1\), got 1.0"),
         (lambda: nn.Attention("dot", 3, 4), ValueError, '"dot" needs query_size = key_size, got 3 and 4'),
         (lambda: nn.Attention("cosine", 3, 3), ValueError, "kind must be one of dot, general, additive, got 'cosine'"),  # type: ignore[arg-type]

@@ -67,10 +67,11 @@ def test_recurrent_layers(kind: str, sizes: tuple[int, int, int], lengths: list[
         (lambda n: n.Linear(4, 3), (5, 4)),
         (lambda n: n.Conv2d(2, 4, (3, 2), stride=2, padding=1, groups=2), (3, 2, 7, 6)),
         (lambda n: n.LayerNorm((3, 4)), (2, 3, 4)),
+        (lambda n: n.GroupNorm(3, 6), (4, 6, 5)),
         (lambda n: n.Sequential(n.Linear(4, 6), n.Tanh(), n.LayerNorm(6), n.ReLU(), n.Linear(6, 2), n.Sigmoid(), n.Softplus()), (5, 4)),
         (lambda n: n.Sequential(n.Conv2d(1, 2, 3), n.MaxPool2d(2), n.Flatten(), n.Linear(8, 1)), (2, 1, 6, 6)),
     ],
-    ids=["Linear", "Conv2d", "LayerNorm", "Sequential", "Sequential of convolutions"],
+    ids=["Linear", "Conv2d", "LayerNorm", "GroupNorm", "Sequential", "Sequential of convolutions"],
 )
 def test_other_layers(make: Any, shape: tuple[int, ...]) -> None:
     ours, theirs = make(nn).to("float64"), make(torch.nn).double()
