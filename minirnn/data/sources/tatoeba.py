@@ -6,6 +6,7 @@ import io
 import zipfile
 
 from minirnn.data.fetch import DataFile, fetch
+from minirnn.data.kinds import Sentences
 from minirnn.data.sources.parallel import ParallelText, split_by_source
 from minirnn.data.sources.source import Source
 from minirnn.data.sources.tsv import parse
@@ -38,12 +39,19 @@ def load(data_dir: str | None = None, seed: int = 0) -> ParallelText:
     )
 
 
+def load_english(data_dir: str | None = None, seed: int = 0) -> Sentences:
+    """The English sentences, each once, split as the pairs are."""
+    pairs = load(data_dir, seed)
+    train, valid, test = (list(dict.fromkeys(english for english, _ in part)) for part in (pairs.train, pairs.valid, pairs.test))
+    return Sentences("tatoeba", train, valid, test, pairs.attribution)
+
+
 SOURCE = Source(
     name="tatoeba",
     what="English to French everyday sentences",
-    size="142,787 pairs, 2.9 MB",
+    size="142,787 pairs of 98,659 English sentences, 2.9 MB",
     licence="CC BY 2.0 FR",
     origin="tatoeba.org by way of manythings.org/anki",
     files=(FILE,),
-    loaders={ParallelText: load},
+    loaders={ParallelText: load, Sentences: load_english},
 )
