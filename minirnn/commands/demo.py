@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _demo(name: str, arguments: argparse.Namespace) -> int:
     import sys
 
-    from minirnn.commands.inference import evaluate_task, print_scores
+    from minirnn.commands.evaluate import evaluate_task, print_scores
     from minirnn.commands.train import ENDINGS, new_run, train_new
     from minirnn.training import registry
 

@@ -45,6 +45,10 @@ def positive(text: str) -> float:
     return _number(text, float, "a number above 0", lambda n: n > 0 and math.isfinite(n))
 
 
+def share(text: str) -> float:
+    return _number(text, float, "a number between 0 and 1", lambda n: 0 < n < 1)
+
+
 def penalty(text: str) -> float:
     return _number(text, float, "a number from 0 to 10", lambda n: 0 <= n <= 10)
 

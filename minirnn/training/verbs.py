@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import numpy as np
 
@@ -50,37 +50,30 @@ class Forecast:
     files: list[Path] = field(default_factory=list)
 
 
-@runtime_checkable
 class Captions(Protocol):
     def caption(self, paths: Sequence[Path], *, beam: int = 1, length_penalty: float = 1.0) -> list[Caption]:
         """One caption for each picture file. Raises MinirnnError for a file that is none."""
         ...
 
 
-@runtime_checkable
 class Samples(Protocol):
-    def sample(
-        self, count: int, rng: np.random.Generator, folder: Path, *, temperature: float = 1.0, length: int | None = None
-    ) -> Drawn:
+    def sample(self, count: int, rng: np.random.Generator, folder: Path, *, temperature: float = 1.0, length: int | None = None) -> Drawn:
         """`count` samples from the model. A temperature below 1 draws what is more probable; `length` is that of a series."""
         ...
 
 
-@runtime_checkable
 class Reconstructs(Protocol):
     def reconstruct(self, texts: Sequence[str]) -> list[str]:
         """What is left of each text after it went through the model's latent space."""
         ...
 
 
-@runtime_checkable
 class Interpolates(Protocol):
     def interpolate(self, first: str, second: str, steps: int) -> list[str]:
         """`steps` texts on the straight line between two texts in the latent space, both ends included."""
         ...
 
 
-@runtime_checkable
 class Forecasts(Protocol):
     def forecast(self, steps: int, folder: Path, rng: np.random.Generator, *, path: Path | None = None, level: float = 0.9) -> Forecast:
         """The next `steps` values of the test series, or of those in the .csv file at `path`, with intervals that hold `level`."""

@@ -90,7 +90,7 @@ def test_translate_draws_what_was_looked_at(call: Call, trained: Path, tmp_path:
 
 @pytest.mark.parametrize("text", ["", "   ", "\t"])
 def test_an_empty_text_is_refused(call: Call, trained: Path, text: str) -> None:
-    assert "text 2 is empty: there is nothing to translate" in call("translate", trained, "one", text).err
+    assert "text 2 is empty: there is nothing to work on" in call("translate", trained, "one", text).err
 
 
 @pytest.mark.parametrize(
