@@ -201,7 +201,7 @@ class Trainer:
 
     def _scores(self) -> dict[str, float]:
         with self._evaluating():
-            self._validating = True
+            self._validating, self.task.updates = True, self.state.step
             try:
                 return self.task.validate()
             finally:

@@ -132,6 +132,7 @@ class Task(ABC, Generic[Config, Batch]):
 
     model: Module
     data: DataArguments
+    updates: int = 0  # that the model has seen, as the loop says before each validation
     config: Config  # with what `build` took from the data, as sizes of vocabularies: this one is saved, and given to `restore`
 
     @classmethod
@@ -181,6 +182,7 @@ class Task(ABC, Generic[Config, Batch]):
     def validate(self) -> dict[str, float]:
         """Scores on the validation data by name, `metric.name` among them, and "loss", which decides between equals.
 
+        While the loss is not yet the one that counts, as in annealing, the metric may be infinitely bad: then any later one is better.
         Called in evaluation mode and without gradients; draws nothing.
         """
 
