@@ -16,7 +16,7 @@ import numpy as np
 
 ENVIRONMENT = "MINIRNN_KERNEL"
 CELLS = ("lstm", "gru", "rnn")
-OPERATIONS = ("cross_entropy", "embedding", "adam")  # fused for speed; `choose` and `load` serve them as well
+OPERATIONS = ("cross_entropy", "embedding", "adam", "kalman")  # fused for speed; `choose` and `load` serve them as well
 
 _asked_for: ContextVar[str | None] = ContextVar("minirnn_kernel", default=None)
 
@@ -128,7 +128,7 @@ def choose(
 
 
 def fused(operation: str, array: Any) -> ModuleType:
-    """The module of the kernel that runs an operation ("cross_entropy", "embedding", "adam") on arrays like this one."""
+    """The module of the kernel that runs an operation ("cross_entropy", "embedding", "adam", "kalman") on arrays like this one."""
     device = "cpu" if isinstance(array, np.ndarray) else "cuda"
     return load(operation, choose(operation, dtype=array.dtype, device=device).name)
 
@@ -136,12 +136,14 @@ def fused(operation: str, array: Any) -> ModuleType:
 def explain(T: int, N: int, D: int, H: int, dtype: Any = "float32", device: str = "cpu", cell: str = "lstm", measure: bool = False) -> str:
     """Which kernel would run T steps of N sequences, D features in and H hidden units, why the others would not, and what it costs.
 
-    The floor is the time of the layer's own matrix products; with `measure` it is timed here (NumPy, CPU), otherwise given as operations.
+    For "kalman", D is the size of an observation and H of the state. For a recurrence, the floor is the time of the layer's own matrix
+    products; with `measure` it is timed here (NumPy, CPU), otherwise given as operations.
     """
-    if cell not in CELLS:
-        raise ValueError(f"explain: cell must be one of {', '.join(CELLS)}, got {cell!r}")
+    if cell not in (*CELLS, "kalman"):
+        raise ValueError(f"explain: cell must be one of {', '.join((*CELLS, 'kalman'))}, got {cell!r}")
     chosen = choose(cell, T=T, N=N, H=H, dtype=dtype, device=device)
-    lines = [f"{cell}: T={T} steps, N={N} sequences, D={D} features, H={H} hidden units, {np.dtype(dtype).name} on {device}", ""]
+    sizes = f"p={D} observed, n={H} states" if cell == "kalman" else f"D={D} features, H={H} hidden units"
+    lines = [f"{cell}: T={T} steps, N={N} sequences, {sizes}, {np.dtype(dtype).name} on {device}", ""]
     for candidate in kernels(cell):
         reason = candidate.why_not(dtype, device)
         if candidate is chosen:
@@ -154,7 +156,8 @@ def explain(T: int, N: int, D: int, H: int, dtype: Any = "float32", device: str 
             verdict = f"can run; {chosen.name} is preferred"
         lines.append(f"  {candidate.name:<10}{candidate.where}: {candidate.how}")
         lines.append(f"  {'':<10}{verdict}")
-    return "\n".join([*lines, "", *_costs(T, N, D, H, np.dtype(dtype), cell, measure)])
+    costs = _kalman_costs(T, N, D, H, np.dtype(dtype)) if cell == "kalman" else _costs(T, N, D, H, np.dtype(dtype), cell, measure)
+    return "\n".join([*lines, "", *costs])
 
 
 def _asked(argument: str | None) -> tuple[str | None, str]:
@@ -223,6 +226,20 @@ def _costs(T: int, N: int, D: int, H: int, dtype: np.dtype[Any], cell: str, meas
     else:
         lines.append("  floor              the time of these products alone; measure=True times them here")
     return lines
+
+
+def _kalman_costs(T: int, N: int, p: int, n: int, dtype: np.dtype[Any]) -> list[str]:
+    """Products and triangular solves of README.md in kernels/kalman; what is computed below the diagonal alone counts half."""
+    predict = 3 * n**3  # A P, and half of (A P) A^T
+    update = 2 * n**2 * p + n * p**2 + p**3 // 3 + 2 * n * p**2 + 2 * n**2 * p + 3 * n**3 + 2 * n * p**2 + n**2 * p
+    smoother = 2 * n**3 + n**3 // 3 + 2 * n**3 + 2 * n**3 + 3 * n**3 + 3 * n**3 + 2 * n**3
+    filtered, smoothed = 2 * (n + n**2), n + 2 * n**2
+    return [
+        f"  one step           filter {_si(predict + update, 'FLOP')} (predict {_si(predict, 'FLOP')}), smoother {_si(smoother, 'FLOP')}",
+        f"  kept               two means and covariances of every step: {_si(filtered * T * N * dtype.itemsize, 'B')}, "
+        f"and smoothed, with lag one, {_si(smoothed * T * N * dtype.itemsize, 'B')}",
+        f"  in total           {_si(T * N * (predict + update + smoother), 'FLOP')}, each step after the one before",
+    ]
 
 
 def _si(value: float, unit: str) -> str:

@@ -45,6 +45,7 @@ class Filtered(NamedTuple):
     cov: Array  # (N, T, n, n)
     log_likelihoods: Array  # (N, T)        ln p(x_t | x_<t); 0 where nothing was observed
     lengths: Array  # (N,)
+    factor: Array | None = None  # (N, T, n, n)  cov = factor factor^T; from the square-root form, for its smoother
 
     @property
     def log_likelihood(self) -> Array:
@@ -101,7 +102,9 @@ def problem(parameters: Parameters, y: Array, lengths: Array | None = None) -> P
         raise ValueError(f"kalman: y must be (N, T, p) with at least one of each, got {y.shape}")
     (N, T, p), n = y.shape, parameters.A.shape[-1]
     if parameters.C.shape != (p, n):
-        raise ValueError(f"kalman: C must be (p, n) = ({p}, {n}) for y (N, T, p) = {y.shape} and A {parameters.A.shape}, got {parameters.C.shape}")
+        raise ValueError(
+            f"kalman: C must be (p, n) = ({p}, {n}) for y (N, T, p) = {y.shape} and A {parameters.A.shape}, got {parameters.C.shape}"
+        )
     shapes: dict[str, tuple[str, Shape, Shape]] = {  # the symbols, the least shape and the whole one
         "A": ("(n, n)", (n, n), (n, n)),
         "Q": ("(n, n)", (n, n), (n, n)),

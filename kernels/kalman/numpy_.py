@@ -16,7 +16,7 @@ from minirnn.kernels.kalman.contract import Filtered, Parameters, Problem, Score
 def filter(parameters: Parameters, y: Array, lengths: Array | None = None) -> Filtered:
     """y (N, T, p), NaN where nothing was observed; lengths (N,), None: all of T"""
     q = problem(parameters, y, lengths)
-    (N, T, p), n = y.shape, len(q.A)
+    (N, T, _), n = y.shape, len(q.A)
     predicted_mean, mean = np.zeros((2, N, T, n), y.dtype)
     predicted_cov, cov = np.zeros((2, N, T, n, n), y.dtype)
     log_likelihoods = np.zeros((N, T), y.dtype)
@@ -29,7 +29,7 @@ def filter(parameters: Parameters, y: Array, lengths: Array | None = None) -> Fi
             m = _apply(q.A, mean[run, t - 1]) + q.b[run, t]  # (k, n)                             (2.1)
             P = q.A @ cov[run, t - 1] @ q.A.T + q.Q  # (k, n, n)                                  (2.2)
         predicted_mean[run, t], predicted_cov[run, t] = m, P
-        v, S, L, K = _innovation(q, run, t, m, P)  # (k, p), (k, p, p), (k, p, p), (k, n, p)      (2.3) to (2.5)
+        v, _, L, K = _innovation(q, run, t, m, P)  # (k, p), (k, p, p), (k, n, p)                 (2.3) to (2.5)
         mean[run, t] = m + _apply(K, v)  # (k, n)                                                 (2.6)
         I_KC = np.eye(n, dtype=y.dtype) - K @ q.C  # (k, n, n)
         cov[run, t] = _symmetric(I_KC @ P @ _T(I_KC) + K @ q.R @ _T(K))  # (k, n, n)              (2.7)
