@@ -22,7 +22,7 @@ def add(commands: Commands) -> None:
     action = add_command(
         actions, "show", show, "show the numbers and some examples of a data set or a file", "minirnn data show cldr -n 20"
     )
-    action.add_argument("name", metavar="SOURCE|PATH", help="a data set, or a tab-separated file")
+    action.add_argument("name", metavar="SOURCE|PATH", help="a data set, a file, or a folder with pictures and captions.txt")
     action.add_argument("-n", "--examples", metavar="N", type=positive_integer, default=8, help="how many examples (default: 8)")
     action.add_argument("--seed", metavar="S", type=seed, default=0, help="which examples, and which splits of a file (default: 0)")
     action.add_argument("--json", action="store_true", help="print one JSON object")
@@ -38,7 +38,9 @@ def list_all(arguments: argparse.Namespace) -> int:
         print(json.dumps(described, ensure_ascii=False))
     else:
         print(data.table(found))
-        print("\nand any tab-separated UTF-8 file by its path: source, tab, target")
+        print(
+            "\nand by their path: a tab-separated file (source, tab, target), a text file, a folder with pictures and captions.txt, a .csv file"
+        )
     return 0
 
 

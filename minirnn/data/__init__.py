@@ -6,7 +6,7 @@ from minirnn.data.kinds import CaptionedPictures, Pictures, Sentences, Series
 from minirnn.data.sources.parallel import ParallelText
 from minirnn.data.sources.registry import all_sources, get, source
 from minirnn.data.sources.source import Source
-from minirnn.data.summary import Side, Summary, show, summarise, table
+from minirnn.data.summary import Summary, Words, show, summarise, table
 from minirnn.data.text import join, normalise, words
 from minirnn.data.vocabulary import SubwordVocabulary, Vocabulary, WordVocabulary, load_vocabulary
 
@@ -17,13 +17,13 @@ __all__ = [
     "Pictures",
     "Sentences",
     "Series",
-    "Side",
     "Source",
     "SubwordVocabulary",
     "Summary",
     "TranslationBatch",
     "Vocabulary",
     "WordVocabulary",
+    "Words",
     "all_sources",
     "bucketed",
     "cache_folder",

@@ -4,10 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from minirnn.data import ParallelText, all_sources, show, summarise, table
+import numpy as np
+import pytest
+
+from minirnn.data import CaptionedPictures, ParallelText, Sentences, Series, all_sources, show, summarise, table
 
 TEXT = ParallelText(
     name="pets",
@@ -21,25 +25,25 @@ TEXT = ParallelText(
 
 
 def test_a_test_without_any_word() -> None:
-    assert summarise(replace(TEXT, test=[("\u200b", "\u00ad")])).sides[0].unknown == 0
+    assert summarise(replace(TEXT, test=[("\u200b", "\u00ad")])).texts["English"].unknown == 0
 
 
 def test_numbers() -> None:
     summary = summarise(TEXT, examples=1)
-    english = summary.sides[0]
-    assert summary.pairs == {"train": 4, "valid": 1, "test": 2}
+    english = summary.texts["English"]
+    assert summary.sizes == {"train": 4, "valid": 1, "test": 2}
     assert (english.lengths[0], english.lengths[2], english.lengths[4]) == (1, 2, 5)
     assert (english.words, english.vocabulary) == (4, 3)  # and, which is there once
     assert english.unknown == 1 / 4  # bird
     assert len(summary.examples) == 1
-    assert summary.examples[0] in TEXT.test
-    assert json.loads(json.dumps(summary.to_json()))["sides"][1]["language"] == "French"
+    assert tuple(summary.examples[0]) in TEXT.test
+    assert list(json.loads(json.dumps(summary.to_json()))["texts"]) == ["English", "French"]
 
 
 def test_for_people() -> None:
     lines = str(summarise(TEXT))
     for part in (
-        "pets: 4 train, 1 valid, 2 test pairs",
+        "pets: 4 train, 1 valid, 2 test sentence pairs",
         "median 2",
         "4 words, 3 seen twice or more",
         "25.00%",
@@ -48,6 +52,50 @@ def test_for_people() -> None:
         "small",
     ):
         assert part in lines
+
+
+def test_sentences() -> None:
+    summary = summarise(Sentences("pets", ["a cat", "a dog"], ["a cat"], ["a bird"], "nobody"))
+    assert summary.sizes == {"train": 2, "valid": 1, "test": 1}
+    assert summary.texts["sentences"].unknown == 1 / 2
+    assert "pets: 2 train, 1 valid, 1 test sentences" in str(summary)
+
+
+class Squares:
+    """Two white pictures, each with two captions."""
+
+    def __len__(self) -> int:
+        return 2
+
+    def images(self, numbers: Sequence[int]) -> np.ndarray:
+        return np.full((len(numbers), 3, 4, 4), 255, np.uint8)
+
+    def captions(self, number: int) -> tuple[str, ...]:
+        return (f"square {number}", "a square")
+
+
+def test_pictures() -> None:
+    summary = summarise(CaptionedPictures("squares", Squares(), Squares(), Squares(), "nobody"), examples=1)
+    (example,) = summary.examples
+    assert example[0] in ("picture 0", "picture 1")
+    assert example[2] == "a square"
+    assert summary.texts["captions"].words == 4
+    assert "2 train, 2 valid, 2 test pictures with captions" in str(summary)
+
+
+def test_series() -> None:
+    x = np.array([[1.0, 10.0], [3.0, np.nan]])
+    shown = str(summarise(Series("x", [x], [x], [x[:1]], "real", ("left", "right"), "nobody")))
+    assert "steps: 2 to 2, half of them 2 to 2, median 2" in shown
+    assert "left: mean 2, deviation 1, 0.0% missing" in shown
+    assert "right: mean 10, deviation 0, 50.0% missing" in shown
+    keys = np.eye(3)[[0, 2]]
+    assert "[0]; [2]" in str(summarise(Series("keys", [keys], [keys], [keys], "binary", ("a", "b", "c"), "nobody")))
+
+
+def test_what_is_no_data_set() -> None:
+    with pytest.raises(TypeError, match="summarise: expected a data set, got list"):
+        summarise([])
 
 
 def test_a_file_is_shown_too(tmp_path: Path) -> None:
