@@ -1,0 +1,344 @@
+"""The sequence VAE: a language model whose sentences come from a point z of a continuous space (Bowman et al. 2016).
+
+    p(z) = N(0, I),   p(x | z) = prod_t p(x_t | x_<t, z)                      x_1..x_T a sentence, its end included
+    q(z | x) = N(mu(x), diag sigma(x)^2)                                      from the last state of an LSTM that reads x
+    z = mu + sigma eps,  eps ~ N(0, I)                                        Kingma and Welling 2014
+    ln p(x) >= ELBO(x) = E_q ln p(x | z) - KL(q(z | x) || p(z))
+
+    h_0, c_0 = W z,   h_t = LSTM([x_{t-1}; z], h_{t-1}),   p(x_t | x_<t, z) = softmax(W tanh(U [h_t; z]))
+
+A strong decoder learns to do without z, and the KL vanishes: posterior collapse. What helps, each an option of the loss
+
+    L(step) = mean_n [ -ln p(x_n | z_n) ] + beta(step) C(KL)                  nats per sentence
+
+is a beta that grows (Bowman et al. 2016; cyclical: Fu et al. 2019), free bits, C(KL) = sum_d max(lambda, mean_n KL_nd) (Kingma et al.
+2016), words withheld from the decoder (Bowman et al. 2016), and an encoder trained ahead of the decoder (He et al. 2019, see `aggressive`).
+
+With latent=0 there is no z and no encoder: the plain LSTM language model with the same decoder, the one to compare with.
+
+N sentences, T words, S words in the batch, V vocabulary, E embedding, H hidden units, K layers, Z dimensions of z.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from minirnn import decoding, ops
+from minirnn.autograd import no_grad
+from minirnn.data.vocabulary import BOS, EOS, UNK
+from minirnn.device import Array
+from minirnn.distributions import Gaussian, standard_normal_kl
+from minirnn.models import vae_bounds
+from minirnn.models.aggressive import Aggressive, Phase
+from minirnn.nn import LSTM, Dropout, Embedding, Linear, Module, Packed, Packing, init, pack_sequence
+from minirnn.nn.utils import evaluating
+from minirnn.random import Rng, generator
+from minirnn.tensor import Tensor
+
+
+@dataclass(frozen=True)
+class SequenceVAEConfig:
+    """Hyper-parameters of `SequenceVAE`.
+
+    Args:
+        vocabulary_size: V.
+        embedding: E, of the encoder's words and of the decoder's.
+        encoder_hidden: units of the encoder, per direction.
+        decoder_hidden: H, units of the decoder.
+        layers: of the decoder.
+        latent: Z; 0 is the language model without z.
+        bidirectional: whether the encoder reads in both directions.
+        feed: where the decoder meets z at every step, beside its first state: with its input word, before its output layer, or both.
+        tie_embeddings: use the decoder's embedding as the output layer's weight.
+        dropout: of the decoder's words, between its layers, and before its output layer.
+        word_dropout: the probability that the decoder is given <unk> for a word.
+        beta: the weight of the KL once the annealing is over.
+        annealing: how beta gets there, see `beta_at`.
+        annealing_steps: updates that it takes.
+        cycles: times that a cyclical beta rises from 0.
+        ramp: the share of a cycle in which beta rises.
+        free_bits: lambda, nats of KL that cost nothing: in each dimension, or in total.
+        free_bits_in: "dimension" or "total"; either way on the mean over the batch.
+        aggressive: whether the encoder is trained ahead of the decoder until its mutual information stops rising.
+    """
+
+    vocabulary_size: int = 0
+    embedding: int = 256
+    encoder_hidden: int = 256
+    decoder_hidden: int = 512
+    layers: int = 1
+    latent: int = 32
+    bidirectional: bool = False
+    feed: Literal["input", "output", "both", "none"] = "both"
+    tie_embeddings: bool = True
+    dropout: float = 0.3
+    word_dropout: float = 0.0
+    beta: float = 1.0
+    annealing: Literal["none", "linear", "logistic", "cyclical"] = "linear"
+    annealing_steps: int = 2000
+    cycles: int = 4
+    ramp: float = 0.5
+    free_bits: float = 0.2
+    free_bits_in: Literal["dimension", "total"] = "dimension"
+    aggressive: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("embedding", "encoder_hidden", "decoder_hidden", "layers", "annealing_steps", "cycles"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("latent", "beta", "free_bits"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        for name in ("dropout", "word_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
+        if not 0 < self.ramp <= 1:
+            raise ValueError(f"ramp must lie in (0, 1], got {self.ramp}")
+
+    def beta_at(self, step: int) -> float:
+        """beta at update number `step`, counted from 0; s = step / annealing_steps.
+
+        none      beta
+        linear    beta min(s, 1)
+        logistic  beta sigmoid(12 s - 6): half at the middle, 0.25 % off at both ends
+        cyclical  beta min(tau / ramp, 1), tau the part of a cycle that is over; beta once all cycles are (Fu et al. 2019, equation 6)
+        """
+        s = step / self.annealing_steps
+        if self.annealing == "linear":
+            return self.beta * min(s, 1.0)
+        if self.annealing == "logistic":
+            return self.beta / (1 + math.exp(6 - 12 * min(s, 1.0))) if s < 1 else self.beta
+        if self.annealing == "cyclical":
+            return self.beta * min(s * self.cycles % 1 / self.ramp, 1.0) if s < 1 else self.beta
+        return self.beta
+
+
+class Elbo(NamedTuple):
+    """The parts of ELBO(x) = reconstruction - KL of N sentences, in nats."""
+
+    reconstruction: Array  # (N,)  ln p(x | z) at one draw of z
+    kl: Array  # (N, Z)  KL(q(z | x) || p(z)), by dimension
+
+    @property
+    def bound(self) -> Array:
+        """(N,)"""
+        return self.reconstruction - self.kl.sum(1)
+
+
+class DecoderState(NamedTuple):
+    """What the decoder carries from step to step, for B rows."""
+
+    h: Array  # (B, K, H)
+    c: Array  # (B, K, H)
+    z: Array  # (B, Z)
+
+
+class SequenceVAE(Module):
+    """An LSTM encoder to z and an LSTM decoder from z. A batch is a sequence of sentences (T_n,) of word numbers, ends not included."""
+
+    def __init__(self, config: SequenceVAEConfig, *, kernel: str | None = None, rng: Rng = None) -> None:
+        rng = generator(rng)
+        self.config = config
+        V, E, H, K, Z = config.vocabulary_size, config.embedding, config.decoder_hidden, config.layers, config.latent
+        self.embedding = Embedding(V, E, rng=rng)
+        self.decoder = LSTM(
+            E + Z * (config.feed in ("input", "both")), H, K, dropout=config.dropout if K > 1 else 0.0, kernel=kernel, rng=rng
+        )
+        self.readout = Linear(H + Z * (config.feed in ("output", "both")), E if config.tie_embeddings else H, rng=rng)
+        self.output = Linear(self.readout.out_features, V, rng=rng)
+        if config.tie_embeddings:
+            self.output.weight = init.normal_(self.embedding.weight, std=1 / math.sqrt(E), rng=rng)
+        self.dropout = Dropout(config.dropout, rng=rng)
+        self.draws = rng  # the noise of z, and which words are dropped
+        if Z:
+            D = config.encoder_hidden * (2 if config.bidirectional else 1)
+            self.encoder_embedding = Embedding(V, E, rng=rng)
+            self.encoder = LSTM(E, config.encoder_hidden, bidirectional=config.bidirectional, kernel=kernel, rng=rng)
+            self.posterior = Linear(D, 2 * Z, rng=rng)
+            self.first = Linear(Z, 2 * K * H, rng=rng)
+        self.aggressive = Aggressive() if Z and config.aggressive else None
+
+    def loss(self, batch: Sequence[Array], step: int | None = None, noise: Array | None = None) -> Tensor:
+        """L(step), nats per sentence; without a step, that at the end of the annealing.
+
+        noise  (N, Z) from N(0, 1); drawn from the model's generator if None
+        """
+        if not self.config.latent:
+            return self._reconstruction_loss(batch, self._no_latent(len(batch))) / len(batch)
+        leader = self.aggressive if self.training and step is not None else None
+        self._let_learn("both" if leader is None else leader.phase)
+        q = self.encode(batch)
+        z = q.sample(noise, rng=self.draws)
+        kl = standard_normal_kl(q, by_dimension=True)  # (N, Z)
+        beta = self.config.beta if step is None else self.config.beta_at(step)
+        loss = self._reconstruction_loss(batch, z) / len(batch) + beta * self.price(kl)
+        if leader is not None:
+            information = vae_bounds.information_of(q.mean.data, q.log_std.data, z.data)
+            leader.record(loss.item() * len(batch), sum(map(len, batch)) + len(batch), information)
+        return loss
+
+    def price(self, kl: Tensor) -> Tensor:
+        """C(KL), what is paid for KL terms (N, Z): their sum over d of the mean over n, free bits taken off.
+
+        sum_d max(lambda, mean_n KL_nd), or max(lambda, mean_n sum_d KL_nd): below lambda the price is constant, and the gradient zero.
+        """
+        terms = kl.mean(0)  # (Z,)
+        terms = terms.sum() if self.config.free_bits_in == "total" else terms
+        return ops.maximum(terms, self.config.free_bits).sum()
+
+    def encode(self, batch: Sequence[Array]) -> Gaussian:
+        """q(z | x) of each sentence: mean and log_std (N, Z)."""
+        if not self.config.latent:
+            raise ValueError("encode: this model has latent=0, it is a language model without an encoder")
+        words = pack_sequence([np.append(x, EOS) for x in batch])  # an empty sentence has its end
+        _, (h, _) = self.encoder(Packed(self.encoder_embedding(words.rows.data), words.packing))  # (directions, N, H)
+        both: Tensor = self.posterior(h.swapaxes(0, 1).reshape(len(batch), -1))  # (N, 2Z)
+        return Gaussian(*ops.split(both, 2))
+
+    def logits(self, batch: Sequence[Array], z: Tensor) -> Tensor:
+        """The decoder's output with the real x_<t as input: (S, V), packed rows in the order of `Packing([len(x) + 1 for x in batch])`."""
+        words = pack_sequence([np.insert(x, 0, BOS) for x in batch])
+        ids = words.rows.data
+        if self.training and self.config.word_dropout:
+            dropped = self.draws.random(ids.shape) < self.config.word_dropout
+            ids = np.where(dropped & (ids > UNK), UNK, ids)
+        rows = ops.take_rows(z, words.packing.sequence)  # (S, Z)
+        x = self._beside(self.dropout(self.embedding(ids)), rows, "input")
+        states, _ = self.decoder(Packed(x, words.packing), self._first_states(z))
+        logits: Tensor = self.output(self.dropout(self._features(states.rows, rows)))
+        return logits
+
+    def _features(self, h: Tensor, z: Tensor) -> Tensor:
+        """tanh(U [h; z])"""
+        return ops.tanh(self.readout(self._beside(h, z, "output")))
+
+    def _beside(self, x: Tensor, z: Tensor, place: str) -> Tensor:
+        """[x; z] where z is fed to that place."""
+        fed = self.config.latent and self.config.feed in (place, "both")
+        return ops.concatenate([x, z], axis=1) if fed else x
+
+    def _first_states(self, z: Tensor) -> tuple[Tensor, Tensor] | None:
+        """h_0 and c_0, (K, N, H) each."""
+        if not self.config.latent:
+            return None
+        K, H = self.config.layers, self.config.decoder_hidden
+        h, c = ops.split(self.first(z).reshape(-1, 2, K, H).transpose(1, 2, 0, 3), 2, 0)  # (1, K, N, H) each
+        return h[0].tanh(), c[0]
+
+    def _reconstruction_loss(self, batch: Sequence[Array], z: Tensor) -> Tensor:
+        """-sum_n ln p(x_n | z_n)"""
+        return ops.cross_entropy(self.logits(batch, z), self._targets(batch), reduction="sum")
+
+    def log_likelihood(self, batch: Sequence[Array], z: Array | None = None) -> Array:
+        """ln p(x_n | z_n): (N,), without gradients; with latent=0 it is ln p(x_n), and z is left out."""
+        with evaluating(self), no_grad():
+            given = self._no_latent(len(batch)) if z is None else Tensor(np.asarray(z, self.output.weight.dtype))
+            losses = ops.cross_entropy(self.logits(batch, given), self._targets(batch), reduction="none").data  # (S,)
+        packing = Packing([len(x) + 1 for x in batch])
+        return -np.bincount(packing.sequence, losses, packing.N)
+
+    def elbo(self, batch: Sequence[Array], *, rng: Rng = None) -> Elbo:
+        """The parts of the ELBO of each sentence, with one z of each drawn from `rng`."""
+        q = self.posteriors([batch])
+        kl = standard_normal_kl(q, by_dimension=True).data
+        return Elbo(self.log_likelihood(batch, q.sample(rng=rng).data), kl)
+
+    def importance_weighted(self, batch: Sequence[Array], samples: int = 500, *, rng: Rng = None) -> Array:
+        """The importance-weighted bound on ln p(x) of each sentence, (N,): see `vae_bounds.importance_weighted`."""
+        return vae_bounds.importance_weighted(self, batch, samples, rng)
+
+    def posteriors(self, batches: Iterable[Sequence[Array]]) -> Gaussian:
+        """q(z | x) of the sentences of several batches, in order, without gradients: mean and log_std (N, Z)."""
+        with evaluating(self), no_grad():
+            found = [self.encode(batch) for batch in batches]
+        return Gaussian(ops.concatenate([q.mean for q in found]), ops.concatenate([q.log_std for q in found]))
+
+    def start(self, z: Array) -> DecoderState:
+        """The state before the first word, for points z (B, Z)."""
+        K, H, dtype = self.config.layers, self.config.decoder_hidden, self.output.weight.dtype
+        z = np.asarray(z, dtype)
+        if z.ndim != 2 or z.shape[1] != self.config.latent:
+            raise ValueError(f"start: z must be (B, Z) with Z = latent = {self.config.latent}, got {z.shape}")
+        with no_grad():
+            states = self._first_states(Tensor(z))
+        h, c = (np.zeros((K, len(z), H), dtype),) * 2 if states is None else (s.data for s in states)
+        return DecoderState(h.swapaxes(0, 1), c.swapaxes(0, 1), z)
+
+    def step(self, tokens: Array, state: DecoderState) -> tuple[Array, DecoderState]:
+        """The log-probabilities (B, V) of the word after `tokens` (B,), and the state after it."""
+        with no_grad():
+            z = Tensor(state.z)
+            x = self._beside(self.embedding(tokens), z, "input")  # (B, E + Z)
+            before = tuple(Tensor(np.ascontiguousarray(s.swapaxes(0, 1))) for s in (state.h, state.c))
+            states, (h, c) = self.decoder(ops.expand_dims(x, 0), before)
+            log_probs = ops.log_softmax(self.output(self._features(states[0], z)))
+        return log_probs.data, DecoderState(h.data.swapaxes(0, 1), c.data.swapaxes(0, 1), state.z)
+
+    def select(self, state: DecoderState, rows: Array) -> DecoderState:
+        return DecoderState(*[array[rows] for array in state])
+
+    def decode(
+        self,
+        z: Array,
+        how: Literal["greedy", "sample", "beam"] = "greedy",
+        *,
+        temperature: float = 1.0,
+        beam: int = 5,
+        max_length: int = 50,
+        rng: Rng = None,
+    ) -> list[decoding.Hypothesis]:
+        """The sentence at each point z (B, Z): word by word the most probable, a draw from p(x | z), or the best that a beam finds."""
+        if how not in ("greedy", "sample", "beam"):
+            raise ValueError(f'decode: how must be "greedy", "sample" or "beam", got {how!r}')
+        options: dict[str, Any] = {"bos": BOS, "eos": EOS, "max_length": max_length}
+        with evaluating(self):
+            state, count = self.start(z), len(z)
+            if how == "sample":
+                return decoding.sample(self, state, count, temperature=temperature, rng=rng, **options)
+            return (
+                decoding.greedy(self, state, count, **options)
+                if how == "greedy"
+                else decoding.beam_search(self, state, count, beam=beam, **options)
+            )
+
+    def sample(self, count: int, *, temperature: float = 1.0, max_length: int = 50, rng: Rng = None) -> list[decoding.Hypothesis]:
+        """Sentences from the model: z from the prior, then words from p(x | z)."""
+        rng = generator(rng)
+        z = rng.standard_normal((count, self.config.latent))
+        return self.decode(z, "sample", temperature=temperature, max_length=max_length, rng=rng)
+
+    def reconstruct(self, batch: Sequence[Array], how: Literal["greedy", "beam"] = "greedy", beam: int = 5) -> list[decoding.Hypothesis]:
+        """Each sentence read to the mean of its posterior and written again from there."""
+        return self.decode(self.posteriors([batch]).mean.data, how, beam=beam)
+
+    def interpolate(self, a: Array, b: Array, steps: int = 7, how: Literal["greedy", "beam"] = "greedy") -> list[decoding.Hypothesis]:
+        """Sentences on the straight line from a's posterior mean to b's, both ends included: the homotopy of Bowman et al. 2016."""
+        if steps < 2:
+            raise ValueError(f"interpolate: steps must be at least 2, the two ends, got {steps}")
+        first, last = self.posteriors([[a, b]]).mean.data  # (Z,) each
+        share = np.linspace(0, 1, steps)[:, None]
+        return self.decode(first + share * (last - first), how)
+
+    def _let_learn(self, phase: Phase) -> None:
+        """Freeze the half of the model whose turn it is not. It stays so until the next loss, so that back-propagation sees it too."""
+        if self.aggressive is None:
+            return
+        reading = (self.encoder_embedding, self.encoder, self.posterior)
+        writing = (self.embedding, self.decoder, self.readout, self.output, self.first)
+        for half, modules in (("encoder", reading), ("decoder", writing)):
+            for module in modules:
+                module.requires_grad_(phase in (half, "both"))
+
+    def _no_latent(self, count: int) -> Tensor:
+        if self.config.latent:
+            raise ValueError(f"log_likelihood: this model has latent={self.config.latent}, say at which z (N, {self.config.latent})")
+        return Tensor(np.zeros((count, 0), self.output.weight.dtype))
+
+    def _targets(self, batch: Sequence[Array]) -> Array:
+        """What the decoder should say: each sentence and its end, as packed rows (S,)."""
+        return pack_sequence([np.append(x, EOS) for x in batch]).rows.data
