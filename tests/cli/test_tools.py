@@ -81,7 +81,7 @@ def test_data_list_and_show(call: Call, phrases: Path) -> None:
     assert listed.code == 0
     assert {"cldr", "tatoeba", "multi30k"} <= {entry["name"] for entry in json.loads(call("data", "list", "--json").out)}
     shown = json.loads(call("data", "show", phrases, "-n", 1, "--json").out)
-    assert sum(shown["pairs"].values()) == 64
+    assert sum(shown["sizes"].values()) == 64
     assert len(shown["examples"]) == 1
     assert " and " in call("data", "show", phrases, "-n", 64).out
     assert "nothing to fetch" in call("data", "get", "cldr").out
