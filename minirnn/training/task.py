@@ -16,6 +16,7 @@ and the command line, later and from the run's folder alone,
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -57,8 +58,9 @@ class Metric:
     higher_is_better: bool
 
     def better(self, new: float, old: float | None) -> bool:
-        """Whether `new` is an improvement: at first anything but a NaN is."""
-        return new == new and (old is None or (new > old if self.higher_is_better else new < old))
+        """Whether `new` is an improvement: at first, and over what is infinitely bad, anything but a NaN is."""
+        worst = -math.inf if self.higher_is_better else math.inf
+        return new == new and (old in (None, worst) or (new > old if self.higher_is_better else new < old))
 
 
 @dataclass(frozen=True)

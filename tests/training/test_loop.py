@@ -161,6 +161,9 @@ def test_what_counts_as_better() -> None:
         assert not metric.better(0.0, sign)
         assert not metric.better(math.nan, None)
         assert not metric.better(math.nan, sign)
+        assert metric.better(sign, -sign * math.inf)
+        assert metric.better(-sign * math.inf, -sign * math.inf)  # while nothing counts yet, the latest
+        assert not metric.better(-sign * math.inf, sign)
 
 
 def test_of_equal_scores_the_one_with_the_lower_loss_is_kept() -> None:
