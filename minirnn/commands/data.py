@@ -38,9 +38,7 @@ def list_all(arguments: argparse.Namespace) -> int:
         print(json.dumps(described, ensure_ascii=False))
     else:
         print(data.table(found))
-        print(
-            "\nand by their path: a tab-separated file (source, tab, target), a text file, a folder with pictures and captions.txt, a .csv file"
-        )
+        print("\nand by path: a tab-separated file (source, tab, target), a text file, a .csv file, a folder with captions.txt")
     return 0
 
 
