@@ -9,7 +9,10 @@ from typing import Any
 from minirnn.errors import MinirnnError
 from minirnn.training.task import Task
 
-_TASKS: dict[str, str | type[Task[Any, Any]]] = {"seq2seq": "minirnn.training.tasks.translation:TranslationTask"}
+_TASKS: dict[str, str | type[Task[Any, Any]]] = {
+    "seq2seq": "minirnn.training.tasks.translation:TranslationTask",
+    "vae": "minirnn.training.tasks.vae:VAETask",
+}
 
 
 def names() -> tuple[str, ...]:
