@@ -54,6 +54,7 @@ class CaptionedPictures:
         name, attribution, note: as in `Sentences`.
         slots: what a caption says, as {"object": "dog", "place": "top left corner", ...}; whatever it does not say is left out. None where
             captions are free text.
+        endless: whether `train` has new pictures for numbers past its length, so that no epoch need repeat one.
     """
 
     what: ClassVar[str] = "pictures with captions"
@@ -65,6 +66,7 @@ class CaptionedPictures:
     attribution: str
     note: str = ""
     slots: Callable[[str], dict[str, str]] | None = None
+    endless: bool = False
 
 
 @dataclass(frozen=True)

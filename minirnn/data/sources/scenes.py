@@ -182,6 +182,7 @@ def load(data_dir: str | None = None, seed: int = 0) -> CaptionedPictures:
         attribution="Twemoji, (c) Twitter, Inc. and contributors, CC-BY 4.0",
         note=f"the pairs of objects in valid and in test, {HELD_OUT:.0%} of all pairs each, are not in train",
         slots=slots,
+        endless=True,
     )
 
 
