@@ -17,10 +17,10 @@ SAMPLES = 8
 
 def add(commands: Commands) -> None:
     parser = add_command(
-        commands, "demo", run, "watch a model learn from real data for a few minutes, and then try it", "minirnn demo seq2seq"
+        commands, "demo", run, "watch a model learn for a few minutes, and then try it", "minirnn demo captioner\n  minirnn demo all"
     )
     parser.add_argument("name", metavar="NAME", nargs="?", default="seq2seq", help="a model, or all (default: seq2seq)")
-    parser.add_argument("--minutes", metavar="M", type=positive, help="of training (default: the model's own, below 4 with all the rest)")
+    parser.add_argument("--minutes", metavar="M", type=positive, help="of training (default: the model's own, at most 3)")
     parser.add_argument("--out", metavar="DIR", type=Path, help="the run's folder (default: runs/demo-NAME, with a number if there is one)")
     parser.add_argument("--seed", metavar="S", type=seed, default=0, help="of everything random (default: 0)")
     parser.add_argument("--quiet", action="store_true", help="no progress, results alone")
@@ -33,7 +33,9 @@ def run(arguments: argparse.Namespace) -> int:
     names = registry.names() if arguments.name == "all" else (arguments.name,)
     if arguments.out is not None and arguments.name == "all":
         raise MinirnnError("demo all makes one folder for each model: leave out --out")
-    for name in names:
+    for number, name in enumerate(names, 1):
+        if len(names) > 1:
+            print(f"\n{number} of {len(names)}: {name}\n")
         code = _demo(name, arguments)
         if code:
             return code
