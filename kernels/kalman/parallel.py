@@ -68,12 +68,12 @@ E = TypeVar("E", Run, Return)
 def filter(parameters: Parameters, y: Array, lengths: Array | None = None) -> Filtered:
     """y (N, T, p), NaN where nothing was observed; lengths (N,), None: all of T"""
     q = problem(parameters, y, lengths)
-    N, T, _ = y.shape
+    T = y.shape[1]
     first = _Innovation(q, slice(0, 1), q.m0[:, None], q.P0[:, None])  # of the first step, for (6.3)
     first_mean = q.m0[:, None] + _apply(first.K, first.v)  # (N, 1, n)
     first_cov = _symmetric(first.remaining @ q.P0[:, None])  # (N, 1, n, n)
     run = prefixes(join, Run(*(np.swapaxes(part, 0, 1) for part in _elements(q, first_mean, first_cov))))
-    mean, cov = np.swapaxes(run.c, 0, 1), _symmetric(np.swapaxes(run.C, 0, 1))  # (N, T, n), (N, T, n, n)
+    mean, cov = (np.ascontiguousarray(np.swapaxes(part, 0, 1)) for part in (run.c, run.C))  # (N, T, n), (N, T, n, n)
 
     predicted_mean, predicted_cov = np.empty_like(mean), np.empty_like(cov)
     predicted_mean[:, 0], predicted_cov[:, 0] = q.m0, q.P0
@@ -85,8 +85,9 @@ def filter(parameters: Parameters, y: Array, lengths: Array | None = None) -> Fi
     log_likelihoods = -0.5 * ((white**2).sum(2) + log_det + q.seen.sum(2) * math.log(2 * math.pi))  # (N, T)     (2.8)
 
     running = np.arange(T) < q.lengths[:, None]  # (N, T)
-    parts = (predicted_mean, predicted_cov, mean, cov, log_likelihoods.astype(y.dtype))
-    return Filtered(*(np.where(running.reshape(N, T, *[1] * (part.ndim - 2)), part, 0) for part in parts), q.lengths)
+    for part in (predicted_mean, predicted_cov, mean, cov, log_likelihoods):
+        part[~running] = 0
+    return Filtered(predicted_mean, predicted_cov, mean, cov, log_likelihoods.astype(y.dtype), q.lengths)
 
 
 def smooth(parameters: Parameters, filtered: Filtered) -> Smoothed:

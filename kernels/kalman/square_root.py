@@ -111,7 +111,7 @@ def _factor(given: Array | None, cov: Array) -> Array:
         return np.linalg.cholesky(cov)
     except np.linalg.LinAlgError:
         values, vectors = np.linalg.eigh(cov)
-        return vectors * np.sqrt(np.maximum(values, 0))[..., None, :]  # type: ignore[no-any-return]
+        return vectors * np.sqrt(np.maximum(values, 0))[..., None, :]
 
 
 def _columns(parameters: Parameters) -> int:

@@ -16,7 +16,19 @@ from minirnn.errors import MinirnnError
 
 Kind = TypeVar("Kind")
 
-_MODULES = ("cldr", "tatoeba", "multi30k", "docstrings", "scenes", "pendulum", "lgssm", "jsb", "chorales")  # each has a SOURCE
+_MODULES = (
+    "cldr",
+    "tatoeba",
+    "multi30k",
+    "docstrings",
+    "scenes",
+    "pendulum",
+    "lgssm",
+    "jsb",
+    "chorales",
+    "nile",
+    "robot",
+)  # each has a SOURCE
 _PATHS: dict[type[Any], tuple[str, str]] = {  # the module whose `load(path, seed)` reads what a user has, and what that is
     ParallelText: ("tsv", "a tab-separated file of source and target"),
     Sentences: ("sentences", "a text file"),
