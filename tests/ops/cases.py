@@ -15,7 +15,7 @@ from minirnn import checkpoint, ops
 from minirnn.autograd import Function
 from minirnn.checkpointing import _Checkpoint
 from minirnn.kernels import load
-from minirnn.ops import broadcast, conv, elementwise, indexing, linalg, loss, recurrence, reduction, shape
+from minirnn.ops import broadcast, conv, elementwise, indexing, kalman, linalg, loss, recurrence, reduction, shape
 from minirnn.tensor import Tensor
 
 from .arrays import Array, apart, normal, positive
@@ -56,6 +56,21 @@ def _recurrences(name: str) -> list[Case]:
     states = [normal(N, H, seed=k) for k in range(2 if name == "lstm" else 1)]
     inputs = [normal(S, gates * H), normal(gates * H, H), *biases, *states]
     return [Case(_recurrence(name, "numpy"), inputs), Case(_recurrence(name, "numba"), inputs, analytic=False)]
+
+
+SERIES = np.array([[[0.3, np.nan], [1.0, -0.4], [np.nan, np.nan], [0.2, 0.7]], [[-0.5, 0.1], [np.nan, 2.0], [0.0, 0.0], [0.0, 0.0]]])
+
+
+def _kalman(kernel: str) -> Case:
+    """Two sequences, of 4 and 2 steps; covariances as products, so that they stay symmetric."""
+
+    def f(A: Tensor, B: Tensor, C: Tensor, D: Tensor, b: Tensor, d: Tensor, m0: Tensor, B0: Tensor) -> Tensor:
+        y = SERIES.astype(A.dtype)
+        Q, R, P0 = _symmetric(B), _symmetric(D), _symmetric(B0)
+        return ops.kalman_log_likelihood(A, Q, C, R, b, d, m0, P0, y=y, lengths=np.array([4, 2]), kernel=kernel)
+
+    inputs = [normal(3, 3), normal(3, 3, seed=1), normal(2, 3), normal(2, 2), normal(4, 3), normal(2), normal(2, 3), normal(3, 3)]
+    return Case(f, inputs, analytic=False)
 
 
 TARGETS = np.array([1, 0, 3, 3])
@@ -134,6 +149,7 @@ CASES: dict[type[Function], list[Case]] = {
         Case(lambda x: ops.logdet(_symmetric(x)), [normal(3, 3)], analytic=False),
     ],
     linalg.LogAbsDet: [Case(lambda x: ops.slogdet(x)[1], [normal(2, 3, 3)], analytic=False)],
+    kalman.KalmanLogLikelihood: [_kalman("numpy"), _kalman("numba")],
     # images
     conv.Im2Col: [
         Case(lambda x: conv.Im2Col.apply(x, window=STRIDED), [normal(2, 2, 4, 6)]),
