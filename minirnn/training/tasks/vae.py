@@ -181,8 +181,9 @@ class VAETask(Task[VAETaskConfig, Array]):
         exact = other._elbo(sentences)["loss"]
         return {
             "against": str(folder),
-            "against_parameters": other.model.num_parameters(),
             "against_loss": exact,
+            "against_parameters": other.model.num_parameters(),
+            "parameters": self.model.num_parameters(),
             "above": bound / exact - 1,
         }
 
@@ -279,5 +280,5 @@ class VAETask(Task[VAETaskConfig, Array]):
         sample = ["sample", str(folder), "--temperature", "0.7"]
         if not self.config.latent:
             return [sample]
-        first, second = self.text.test[:2]
+        first, second = sorted(self.text.test[:20], key=len)[-12:-10]
         return [sample, ["reconstruct", str(folder), first], ["interpolate", str(folder), first, second]]
