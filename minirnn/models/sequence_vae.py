@@ -24,7 +24,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -39,6 +39,11 @@ from minirnn.nn import LSTM, Dropout, Embedding, Linear, Module, Packed, Packing
 from minirnn.nn.utils import evaluating
 from minirnn.random import Rng, generator
 from minirnn.tensor import Tensor
+
+Feed = Literal["input", "output", "both", "none"]
+Annealing = Literal["none", "linear", "logistic", "cyclical"]
+Kinds = Literal["dimension", "total"]
+CHOICES = {"feed": get_args(Feed), "annealing": get_args(Annealing), "free_bits_in": get_args(Kinds)}
 
 
 @dataclass(frozen=True)
@@ -74,17 +79,17 @@ class SequenceVAEConfig:
     layers: int = 1
     latent: int = 32
     bidirectional: bool = False
-    feed: Literal["input", "output", "both", "none"] = "both"
+    feed: Feed = "both"
     tie_embeddings: bool = True
     dropout: float = 0.3
     word_dropout: float = 0.0
     beta: float = 1.0
-    annealing: Literal["none", "linear", "logistic", "cyclical"] = "linear"
+    annealing: Annealing = "linear"
     annealing_steps: int = 2000
     cycles: int = 4
     ramp: float = 0.5
     free_bits: float = 0.2
-    free_bits_in: Literal["dimension", "total"] = "dimension"
+    free_bits_in: Kinds = "dimension"
     aggressive: bool = False
 
     def __post_init__(self) -> None:
@@ -97,6 +102,9 @@ class SequenceVAEConfig:
         for name in ("dropout", "word_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
         if not 0 < self.ramp <= 1:
             raise ValueError(f"ramp must lie in (0, 1], got {self.ramp}")
 
