@@ -146,15 +146,15 @@ def exact_log_p(model: SequenceVAE, sentence: np.ndarray) -> float:
 def test_the_importance_weighted_estimate_of_the_likelihood_is_unbiased_and_its_logarithm_a_bound(latent: int) -> None:
     model, batch, rng = strong(latent=latent), sentences([2, 0, 4]), np.random.default_rng(0)
     exact = np.array([exact_log_p(model, sentence) for sentence in batch])
-    calls = {1: 1500, 10: 200, 2000: 20}
+    calls = {1: 1500, 10: 200, 1000: 20}
     bounds = {K: np.array([model.importance_weighted(batch, K, rng=rng) for _ in range(count)]) for K, count in calls.items()}
     for draws in bounds.values():
         near(np.exp(draws - exact), 1)
     error = {K: draws.std(0) / np.sqrt(len(draws)) for K, draws in bounds.items()}
-    for fewer, more in ((1, 10), (10, 2000)):
+    for fewer, more in ((1, 10), (10, 1000)):
         assert (bounds[fewer].mean(0) < bounds[more].mean(0) + 5 * error[fewer]).all()
-    assert (bounds[1].mean(0) < exact - 5 * error[1]).all()
-    near(bounds[2000], exact)
+    assert (bounds[1].mean(0) < exact - 3 * error[1]).all()
+    near(bounds[1000], exact)
 
 
 def test_the_gap_of_the_elbo_is_the_divergence_from_the_true_posterior() -> None:
