@@ -107,13 +107,15 @@ def _filter(
         for t in range(lengths[s]):
             m, P = predicted_mean[s, t], predicted_cov[s, t]
             if t == 0:
-                m[:], P[:] = m0[s], P0[s]  # (1.1)
+                for i in range(n):
+                    m[i] = m0[s, i]
+                copy(P0[s], P)  # (1.1)
             else:
                 apply(A, mean[s, t - 1], m)
                 for i in range(n):
                     m[i] += b[s, t, i]  # (2.1)
                 multiply(A, cov[s, t - 1], W)
-                P[:] = Q
+                copy(Q, P)
                 add_sandwich(W, A, P)  # (2.2)
             observed = innovation(C, R, d[s, t], y[s, t], seen[s, t], m, P, CP, KT, S, v, L, inverse)  # (2.3) to (2.5)
             if observed < 0:
@@ -126,7 +128,7 @@ def _filter(
             multiply(K, C, I_KC)
             one_minus(I_KC)
             multiply(I_KC, P, W)
-            cov[s, t][:] = 0
+            clear(cov[s, t])
             add_sandwich(W, I_KC, cov[s, t])
             multiply(K, R, KR)
             add_sandwich(KR, K, cov[s, t])  # (2.7)
@@ -174,7 +176,7 @@ def _smooth(
             multiply(J, A, I_JA)
             one_minus(I_JA)
             multiply(I_JA, P, W)
-            cov[s, t][:] = 0
+            clear(cov[s, t])
             add_sandwich(W, I_JA, cov[s, t])
             for i in range(n):
                 for j in range(n):
@@ -221,12 +223,13 @@ def _score(
     transpose(A, AT)
     transpose(C, CT)
     for s in range(g, N, groups):
-        r[:] = 0
-        G[:] = 0  # (4.1)
+        for i in range(n):
+            r[i] = 0
+        clear(G)  # (4.1)
         for t in range(lengths[s] - 1, -1, -1):
             innovation(C, R, d[s, t], y[s, t], seen[s, t], predicted_mean[s, t], predicted_cov[s, t], CP, KT, S, v, L, inverse)
             transpose(KT, K)
-            S_inv[:] = 0
+            clear(S_inv)
             for i in range(p):
                 S_inv[i, i] = seen[s, t, i]
             solve(L, inverse, S_inv)
@@ -236,13 +239,12 @@ def _score(
                     e[i] -= KT[i, j] * r[j]  # (4.2)
                 dd[s, t, i] = e[i]  # (4.6)
             multiply(KT, G, KTG)
-            CP[:] = 0  # K^T (I - G P)
             multiply(KTG, cov[s, t], CP)
             apply(cov[s, t], r, z)
             for i in range(p):
                 for j in range(n):
                     dC[s, i, j] += e[i] * (mean[s, t, j] + z[j]) - KT[i, j] + CP[i, j]  # (4.4)
-            S[:] = S_inv
+            copy(S_inv, S)
             add_sandwich(KTG, KT, S)  # (4.3) E
             for i in range(p):
                 for j in range(p):
@@ -254,18 +256,17 @@ def _score(
             one_minus(X)
             transpose(X, W)  # (I - K C)^T
             multiply(W, G, X)
-            G[:] = 0
+            clear(G)
             add_sandwich(X, W, G)
             multiply(CT, S_inv, CTS)
             add_sandwich(CTS, CT, G)  # (4.8)
-            dV = dQ[s] if t > 0 else dP0[s]
+            dV, dv = (dQ[s], db[s, t]) if t > 0 else (dP0[s], dm0[s])
             for i in range(n):
                 for j in range(n):
                     dV[i, j] += half * (r[i] * r[j] - G[i, j])  # (4.9)
+                dv[i] = r[i]  # (4.10)
             if t == 0:
-                dm0[s] = r  # (4.10)
                 break
-            db[s, t] = r  # (4.10)
             apply(AT, r, r_before)  # (4.11)
             apply(cov[s, t - 1], r_before, z)
             multiply(G, A, X)
@@ -273,9 +274,10 @@ def _score(
             for i in range(n):
                 for j in range(n):
                     dA[s, i, j] += r[i] * (mean[s, t - 1, j] + z[j]) - W[i, j]  # (4.12)
-            r[:] = r_before
+            for i in range(n):
+                r[i] = r_before[i]
             multiply(AT, G, W)
-            G[:] = 0
+            clear(G)
             add_sandwich(W, AT, G)  # (4.13)
 
 
@@ -296,22 +298,23 @@ def innovation(
     inverse: Array,
 ) -> int:
     """Fill v (p,), S, L and K^T (p, n) of one step; how many components were observed, or -1 where S has no factor. CP is scratch."""
-    p = len(C)
+    p, n = C.shape
     apply(C, m, v)
     multiply(C, P, CP)
-    S[:] = R
+    copy(R, S)
     add_sandwich(CP, C, S)
+    copy(CP, KT)
     observed = 0
     for i in range(p):
         if seen[i]:
             v[i] = y[i] - v[i] - d[i]  # (2.3)
-            KT[i] = CP[i]
             observed += 1
         else:
             v[i] = 0
-            KT[i] = 0
-            S[i] = 0
+            for j in range(n):
+                KT[i, j] = 0
             for j in range(p):
+                S[i, j] = 0
                 S[j, i] = 0
             S[i, i] = 1  # (2.4)
     factor(S, L, inverse, 0.0)
@@ -410,3 +413,19 @@ def one_minus(a: Array) -> None:
         for j in range(len(a)):
             a[i, j] = -a[i, j]
         a[i, i] += 1
+
+
+@compiled(error_model="numpy", fastmath={"contract"})
+def copy(a: Array, out: Array) -> None:
+    """out = a (n, m)"""
+    for i in range(a.shape[0]):
+        for j in range(a.shape[1]):
+            out[i, j] = a[i, j]
+
+
+@compiled(error_model="numpy", fastmath={"contract"})
+def clear(out: Array) -> None:
+    """out (n, m) = 0"""
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            out[i, j] = 0
