@@ -1,7 +1,7 @@
 """What a model of series has to beat: models that are fitted in one line and know one frame of the past, or none.
 
-Each is fitted to the training series and gives the log-likelihood of one series. A missing value (NaN) adds nothing, and what comes after one
-is told like a first value.
+Each is fitted to the training series and gives the log-likelihood of one series. A missing value (NaN) adds nothing, and what comes
+after one is told like a first value.
 
     real      independent    x_t ~ N(m, s^2)                       binary    independent   P(x_t = 1) = p
               last value     x_t ~ N(x_{t-1}, s^2)                           last value    P(x_t = x_{t-1}) = q, the same for all columns
