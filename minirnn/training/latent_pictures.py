@@ -45,3 +45,31 @@ def annealing(rows: Sequence[Mapping[str, Any]], beta: Callable[[int], float], p
     for axes in (upper, lower):
         axes.grid(alpha=0.3)
     return save(picture, path)
+
+
+def collapse(
+    curves: Mapping[str, Sequence[tuple[int, float]]], parts: Mapping[str, tuple[float, float]], exact: float | None, path: Path
+) -> Path:
+    """Models by name: the KL over the updates, with the line below which z is unused, and what the negative ELBO consists of.
+
+    curves  (update, KL) of each validation
+    parts   reconstruction and KL at the end
+    exact   the negative log-likelihood of a language model, None for no line
+    """
+    picture = figure(10, 4)
+    left, right = picture.subplots(1, 2)
+    for name, curve in curves.items():
+        left.plot([step for step, _ in curve], [max(kl, COLLAPSED / 1000) for _, kl in curve], "o-", markersize=3, label=name)
+    left.axhline(COLLAPSED, color="black", linestyle="--", linewidth=1, label="collapsed below")
+    left.set(xlabel="updates", ylabel="KL, nats", yscale="log")
+    left.legend(fontsize="small")
+    left.grid(alpha=0.3)
+    reconstruction, kl = np.array(list(parts.values())).reshape(-1, 2).T
+    right.barh(list(parts), reconstruction, color="tab:orange", label="reconstruction")
+    right.barh(list(parts), kl, left=reconstruction, color="tab:blue", label="KL")
+    if exact is not None:
+        right.axvline(exact, color="black", linestyle="--", linewidth=1, label="language model")
+    right.set(xlabel="-ELBO, nats per sentence", xlim=(0.8 * min([*reconstruction, exact or np.inf]), None))
+    right.invert_yaxis()
+    right.legend(fontsize="small")
+    return save(picture, path)

@@ -150,13 +150,14 @@ class VAETask(Task[VAETaskConfig, Array]):
         config = self.config
         return not config.latent or config.annealing == "none" or self.updates >= config.annealing_steps
 
-    def evaluate(self, split: Split, *, samples: int = SAMPLES, against: Path | None = None) -> dict[str, Any]:
+    def evaluate(self, split: Split, **options: Any) -> dict[str, Any]:
         """Scores on a split.
 
         Args:
-            samples: K, the draws of z for the bound on each sentence.
+            samples: K, the draws of z for the bound on each sentence (default: 20).
             against: the run of a language model (latent=0) with the same vocabulary, to be scored on the same sentences.
         """
+        samples, against = options.get("samples", SAMPLES), options.get("against")
         texts = getattr(self.text, split)
         sentences = [self.vocabulary.encode(text) for text in texts]
         words = sum(map(len, sentences)) + len(sentences)
