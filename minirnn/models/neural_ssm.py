@@ -110,9 +110,14 @@ class NeuralSSM(StateSpaceModel):
         return Gaussian(prior.mean + ops.sigmoid(s) * (m - prior.mean), prior.log_std - ops.softplus(s) * 0.5)
 
     def _trajectory(self, evidence: Evidence, noise: Array) -> Trajectory:
-        if self.combiner is not None:
-            return super()._trajectory(evidence, noise)
         packing = evidence.frames.packing
+        w_ih, w_hh, b_ih, b_hh = self.transition._weights("")
+        if self.combiner is not None:
+            combine, prior, q = self.combiner.weight, self.prior, self.posterior
+            z0 = ops.repeat(self.initial.reshape(1, -1), packing.N, 0)
+            weights = w_hh, w_ih, b_ih + b_hh, prior.weight, prior.bias, combine, q.weight, q.bias
+            z, *rest = ops.latent_gain(evidence.hints, *weights, z0, noise=noise, batch_sizes=packing.batch_sizes)
+            return Trajectory(z, Gaussian(*rest[:2]), Gaussian(*rest[2:]))
         posterior = Gaussian(*ops.split(self.posterior(evidence.hints.tanh()), 2))
         z = posterior.mean + posterior.std * noise
         first = ops.put_rows(ops.repeat(self.initial.reshape(1, -1), packing.N, 0), np.arange(packing.N), packing.S, unique=True)

@@ -21,9 +21,10 @@ from typing import Any
 import numpy as np
 
 from minirnn import ops
+from minirnn.device import Array
 from minirnn.distributions import Gaussian
 from minirnn.models.observation import Frames, Observation, delayed
-from minirnn.models.state_space import Hidden, StateSpaceConfig, StateSpaceModel
+from minirnn.models.state_space import Evidence, Hidden, StateSpaceConfig, StateSpaceModel, Trajectory
 from minirnn.nn import LSTM, Dropout, Linear, Packed, Parameter
 from minirnn.random import Rng, generator
 from minirnn.tensor import Tensor
@@ -107,3 +108,12 @@ class SRNN(StateSpaceModel):
     def _infer(self, prior: Gaussian, z: Tensor, hidden: Hidden, hints: Tensor) -> Gaussian:
         r, log_std = ops.split(self.posterior((hints + self.posterior_latent(z)).tanh()), 2)
         return Gaussian(prior.mean + r, log_std)
+
+    def _trajectory(self, evidence: Evidence, noise: Array) -> Trajectory:
+        assert evidence.past is not None
+        packing, prior, q = evidence.frames.packing, self.prior, self.posterior
+        z0 = ops.repeat(self.initial.reshape(1, -1), packing.N, 0)
+        weights = self.prior_latent.weight, self.posterior_latent.weight, prior.weight, prior.bias, q.weight, q.bias
+        past = evidence.past[:, self.config.hidden :]
+        z, *rest = ops.latent_residual(past, evidence.hints, *weights, z0, noise=noise, batch_sizes=packing.batch_sizes)
+        return Trajectory(z, Gaussian(*rest[:2]), Gaussian(*rest[2:]))

@@ -15,7 +15,7 @@ from minirnn import checkpoint, ops
 from minirnn.autograd import Function
 from minirnn.checkpointing import _Checkpoint
 from minirnn.kernels import load
-from minirnn.ops import broadcast, conv, elementwise, indexing, kalman, linalg, loss, recurrence, reduction, shape
+from minirnn.ops import broadcast, conv, elementwise, indexing, kalman, latent, linalg, loss, recurrence, reduction, shape
 from minirnn.tensor import Tensor
 
 from .arrays import Array, apart, normal, positive
@@ -73,6 +73,20 @@ def _kalman(kernel: str) -> Case:
     return Case(f, inputs, analytic=False)
 
 
+C, Z = 3, 2
+NOISE = normal(S, Z, seed=5)
+
+
+def _latent_gain(*inputs: Tensor) -> tuple[Tensor, ...]:
+    return ops.latent_gain(*inputs, noise=NOISE.astype(inputs[0].dtype), batch_sizes=BATCH_SIZES)
+
+
+def _latent_residual(*inputs: Tensor) -> tuple[Tensor, ...]:
+    return ops.latent_residual(*inputs, noise=NOISE.astype(inputs[0].dtype), batch_sizes=BATCH_SIZES)
+
+
+GAIN = [(S, C), (4 * H, H), (4 * H, Z), (4 * H,), (2 * Z, H), (2 * Z,), (C, H + Z), (2 * Z, C), (2 * Z,), (N, Z)]
+RESIDUAL = [(S, C), (S, C), (C, Z), (C, Z), (2 * Z, C), (2 * Z,), (2 * Z, C), (2 * Z,), (N, Z)]
 TARGETS = np.array([1, 0, 3, 3])
 
 CASES: dict[type[Function], list[Case]] = {
@@ -150,6 +164,9 @@ CASES: dict[type[Function], list[Case]] = {
     ],
     linalg.LogAbsDet: [Case(lambda x: ops.slogdet(x)[1], [normal(2, 3, 3)], analytic=False)],
     kalman.KalmanLogLikelihood: [_kalman("numpy"), _kalman("numba")],
+    # recurrences that draw
+    latent.Gain: [Case(_latent_gain, [normal(*shape, seed=k) for k, shape in enumerate(GAIN)], analytic=False)],
+    latent.Residual: [Case(_latent_residual, [normal(*shape, seed=k) for k, shape in enumerate(RESIDUAL)], analytic=False)],
     # images
     conv.Im2Col: [
         Case(lambda x: conv.Im2Col.apply(x, window=STRIDED), [normal(2, 2, 4, 6)]),
