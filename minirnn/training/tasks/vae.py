@@ -78,9 +78,20 @@ class VAETask(Task[VAETaskConfig, Array]):
     default_data = "docstrings"
     metric = Metric("bound", higher_is_better=False)
     demo = Demo(
-        data="docstrings",
+        data="scenes",
         minutes=2.0,
-        title="A sequence VAE learns a continuous space of English sentences.",
+        title="A sequence VAE learns a continuous space of sentences, from what is said of pictures.",
+        settings={
+            "embedding": 96,
+            "encoder_hidden": 128,
+            "decoder_hidden": 192,
+            "latent": 16,
+            "dropout": 0.1,
+            "word_dropout": 0.3,
+            "free_bits": 0.4,
+            "annealing_steps": 1000,
+            "lr": 2e-3,
+        },
     )
     evaluation_options: ClassVar[frozenset[str]] = frozenset({"samples", "against"})
 
