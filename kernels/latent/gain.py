@@ -51,7 +51,8 @@ def forward(
     noise: Array,
     batch_sizes: Array,
 ) -> Tape:
-    """hint (S, C), w_hh (4H, H), w_ih (4H, Z), b (4H,), w_prior (2Z, H), w_combine (C, H+Z), w_posterior (2Z, C), z0 (N, Z), noise (S, Z)"""
+    """hint (S, C), w_hh (4H, H), w_ih (4H, Z), b (4H,), w_prior (2Z, H), w_combine (C, H+Z), w_posterior (2Z, C), biases of one axis,
+    z0 (N, Z), noise (S, Z), batch_sizes (T,)"""
     (S, C), H, (N, Z), dtype = hint.shape, w_hh.shape[1], z0.shape, hint.dtype
     W = np.concatenate((w_ih, w_hh), axis=1)  # (4H, Z+H)
     zh, hz = np.empty((S, Z + H), dtype), np.empty((S, H + Z), dtype)
@@ -89,7 +90,7 @@ def backward(tape: Tape, w_hh: Array, *grads: Array | None) -> tuple[Array, ...]
     """The gradients of forward's first ten arguments, from those of z, mu, ls, mq and lq, (S, Z) each or None for zero."""
     W, w_prior, w_combine, w_posterior = tape.weights
     z, mu, _, _, lq = tape.outputs
-    (S, Z), H, N = z.shape, w_hh.shape[1], int(tape.batch_sizes[0])
+    Z, H, N = z.shape[1], w_hh.shape[1], int(tape.batch_sizes[0])
     dz_out, dmu_out, dls_out, dmq_out, dlq_out = (np.zeros_like(z) if g is None else g for g in grads)
     da, dprior = np.empty_like(tape.gates), np.empty_like(tape.ms)  # (S, 4H), (S, 2Z)
     dv, dms = np.empty_like(tape.u), np.empty_like(tape.ms)  # (S, C) before the tanh, (S, 2Z)

@@ -103,11 +103,11 @@ class Residual(Latent):
     unrolled = staticmethod(residual_unrolled)
 
 
-def latent_gain(*inputs: Tensor, noise: Array, batch_sizes: Array) -> tuple[Tensor, ...]:
+def latent_gain(*inputs: Any, noise: Array, batch_sizes: Array) -> tuple[Tensor, ...]:
     """z, prior, posterior of `minirnn.kernels.latent.gain`, whose `forward` has the inputs in this order."""
     return Gain.apply_all(*inputs, kernel=gain, noise=noise, batch_sizes=batch_sizes)
 
 
-def latent_residual(*inputs: Tensor, noise: Array, batch_sizes: Array) -> tuple[Tensor, ...]:
+def latent_residual(*inputs: Any, noise: Array, batch_sizes: Array) -> tuple[Tensor, ...]:
     """z, prior, posterior of `minirnn.kernels.latent.residual`, whose `forward` has the inputs in this order."""
     return Residual.apply_all(*inputs, kernel=residual, noise=noise, batch_sizes=batch_sizes)
