@@ -93,17 +93,15 @@ def run(
 
     Args:
         minutes, epochs: of training for each model; one of them is 0. Only with epochs one seed gives one result.
-        settings: changes for all models, as `--set` takes them.
+        settings: changes for all models, as `--set` takes them, but not of what a variant is about.
         samples: K of the bound.
         variants: changes of `NAIVE` by name; the first one, whose updates say how long annealing takes, should be the fastest.
     """
     results: list[Result] = []
     for number, (name, changes) in enumerate(variants.items(), 1):
-        chosen = {**NAIVE, **SIZE, **changes}
         updates = results[0].scores["updates"] if results else 0
-        if updates:
-            chosen |= {"annealing_steps": max(1, updates // 2), "validate_every": max(1, updates // CURVES)}
-        chosen |= {**(settings or {}), "minutes": minutes, "epochs": epochs}
+        pace = {"annealing_steps": max(1, updates // 2), "validate_every": max(1, updates // CURVES)} if updates else {}
+        chosen = {**NAIVE, **SIZE, **pace, **(settings or {}), **changes, "minutes": minutes, "epochs": epochs}
         if not quiet:
             print(f"{number} of {len(variants)}: {name}", file=sys.stderr, flush=True)
         results.append(_train(name, chosen, data, samples, seed, quiet))
