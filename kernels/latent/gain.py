@@ -3,8 +3,8 @@
     a = W [z_{t-1}, h_{t-1}] + b,  i, f, o = sigmoid(a),  g = tanh(a),  c_t = f c_{t-1} + i g,  h_t = o tanh c_t           (1)
     (mu, ls) = P h_t + p                                          the prior, ls = ln sigma                                 (2)
     u = tanh(hint_t + V [h_t, z_{t-1}])                                                                                    (3)
-    (m, s) = U u + v                                                                                                       (4)
-    k = sigmoid(s),  mq = mu + k (m - mu),  lq = ls - softplus(s) / 2                                                      (5)
+    (e, s) = U u + v                                                                                                       (4)
+    k = sigmoid(s),  mq = (1 - k) (mu + e),  lq = ls - softplus(s) / 2 = ls + ln(1 - k) / 2                                (5)
     z_t = mq + exp(lq) noise_t                                                                                             (6)
 
 h_0 = c_0 = 0. Packed rows: T steps, N sequences, S rows, Z latent, H hidden, C combining units.
@@ -31,7 +31,7 @@ class Tape(NamedTuple):
     c_before: Array  # (S, H) c_{t-1}
     tanh_c: Array  # (S, H)
     u: Array  # (S, C)
-    ms: Array  # (S, 2Z)
+    es: Array  # (S, 2Z)
     weights: tuple[Array, ...]  # W (4H, Z+H), P (2Z, H), V (C, H+Z), U (2Z, C)
     noise: Array  # (S, Z)
     batch_sizes: Array  # (T,)
@@ -57,7 +57,7 @@ def forward(
     W = np.concatenate((w_ih, w_hh), axis=1)  # (4H, Z+H)
     zh, hz = np.empty((S, Z + H), dtype), np.empty((S, H + Z), dtype)
     gates, c_before, tanh_c = np.empty((S, 4 * H), dtype), np.empty((S, H), dtype), np.empty((S, H), dtype)
-    u, ms, prior = np.empty((S, C), dtype), np.empty((S, 2 * Z), dtype), np.empty((S, 2 * Z), dtype)
+    u, es, prior = np.empty((S, C), dtype), np.empty((S, 2 * Z), dtype), np.empty((S, 2 * Z), dtype)
     z, mq, lq = (np.empty((S, Z), dtype) for _ in range(3))
     before, c = np.concatenate((z0, np.zeros((N, H), dtype)), axis=1), np.zeros((N, H), dtype)  # z_{t-1} and h_{t-1}; c_{t-1}
 
@@ -75,29 +75,28 @@ def forward(
         hz[rows, :H], hz[rows, H:] = h, before[:n, :Z]
         prior[rows] = h @ w_prior.T + b_prior  # (n, 2Z)                                                                   (2)
         u[rows] = np.tanh(hint[rows] + hz[rows] @ w_combine.T)  # (n, C)                                                   (3)
-        ms[rows] = u[rows] @ w_posterior.T + b_posterior  # (n, 2Z)                                                        (4)
-        mu, ls, m, s = prior[rows, :Z], prior[rows, Z:], ms[rows, :Z], ms[rows, Z:]
-        mq[rows] = mu + sigmoid(s) * (m - mu)
+        es[rows] = u[rows] @ w_posterior.T + b_posterior  # (n, 2Z)                                                        (4)
+        mu, ls, e, s = prior[rows, :Z], prior[rows, Z:], es[rows, :Z], es[rows, Z:]
+        mq[rows] = sigmoid(-s) * (mu + e)
         lq[rows] = ls - 0.5 * (np.maximum(s, 0) + np.log1p(np.exp(-np.abs(s))))  #                                         (5)
         z[rows] = mq[rows] + np.exp(lq[rows]) * noise[rows]  #                                                             (6)
         before = np.concatenate((z[rows], h), axis=1)
 
     outputs = z, np.ascontiguousarray(prior[:, :Z]), np.ascontiguousarray(prior[:, Z:]), mq, lq
-    return Tape(outputs, zh, hz, gates, c_before, tanh_c, u, ms, (W, w_prior, w_combine, w_posterior), noise, batch_sizes)
+    return Tape(outputs, zh, hz, gates, c_before, tanh_c, u, es, (W, w_prior, w_combine, w_posterior), noise, batch_sizes)
 
 
 def backward(tape: Tape, w_hh: Array, *grads: Array | None) -> tuple[Array, ...]:
     """The gradients of forward's first ten arguments, from those of z, mu, ls, mq and lq, (S, Z) each or None for zero."""
     W, w_prior, w_combine, w_posterior = tape.weights
-    z, mu, _, _, lq = tape.outputs
+    z, _, _, mq, lq = tape.outputs
     Z, H, N = z.shape[1], w_hh.shape[1], int(tape.batch_sizes[0])
     dz_out, dmu_out, dls_out, dmq_out, dlq_out = (np.zeros_like(z) if g is None else g for g in grads)
-    da, dprior = np.empty_like(tape.gates), np.empty_like(tape.ms)  # (S, 4H), (S, 2Z)
-    dv, dms = np.empty_like(tape.u), np.empty_like(tape.ms)  # (S, C) before the tanh, (S, 2Z)
+    da, dprior = np.empty_like(tape.gates), np.empty_like(tape.es)  # (S, 4H), (S, 2Z)
+    dv, des = np.empty_like(tape.u), np.empty_like(tape.es)  # (S, C) before the tanh, (S, 2Z)
     # what comes back from the step after; the rows of a sequence wait until its own last step
     dz, dh, dc = np.zeros((N, Z), z.dtype), np.zeros((N, H), z.dtype), np.zeros((N, H), z.dtype)
-    k = sigmoid(tape.ms[:, Z:])  # (S, Z)
-    gap = tape.ms[:, :Z] - mu
+    rest = sigmoid(-tape.es[:, Z:])  # (S, Z) 1 - k
     spread = np.exp(lq) * tape.noise
     i, f, g, o = (tape.gates[:, j * H : (j + 1) * H] for j in range(4))  # (S, H) each
     slope_i, slope_f, slope_g, slope_o = g * i * (1 - i), tape.c_before * f * (1 - f), i * (1 - g * g), tape.tanh_c * o * (1 - o)
@@ -109,12 +108,11 @@ def backward(tape: Tape, w_hh: Array, *grads: Array | None) -> tuple[Array, ...]
         dz_t = dz[:n] + dz_out[rows]
         dmq = dmq_out[rows] + dz_t
         dlq = dlq_out[rows] + dz_t * spread[rows]  # of (6)
-        k_t = k[rows]
-        dms[rows, :Z] = dmq * k_t
-        dms[rows, Z:] = dmq * gap[rows] * k_t * (1 - k_t) - 0.5 * dlq * k_t
-        dprior[rows, :Z] = dmu_out[rows] + dmq * (1 - k_t)
+        des[rows, :Z] = dmq * rest[rows]
+        des[rows, Z:] = (rest[rows] - 1) * (dmq * mq[rows] + 0.5 * dlq)
+        dprior[rows, :Z] = dmu_out[rows] + des[rows, :Z]
         dprior[rows, Z:] = dls_out[rows] + dlq  # of (5)
-        dv[rows] = (dms[rows] @ w_posterior) * slope_u[rows]  # of (4), (3)
+        dv[rows] = (des[rows] @ w_posterior) * slope_u[rows]  # of (4), (3)
         dhz = dv[rows] @ w_combine  # (n, H+Z)
         dh_t = dh[:n] + dhz[:, :H] + dprior[rows] @ w_prior  # of (3), (2)
         dc_t = dc[:n] + dh_t * slope_c[rows]
@@ -135,7 +133,7 @@ def backward(tape: Tape, w_hh: Array, *grads: Array | None) -> tuple[Array, ...]
         dprior.T @ tape.hz[:, :H],
         dprior.sum(0),
         dv.T @ tape.hz,
-        dms.T @ tape.u,
-        dms.sum(0),
+        des.T @ tape.u,
+        des.sum(0),
         dz,
     )

@@ -7,10 +7,10 @@
 
 The joint p(x, z) = prod_t p(z_t | z_<t) p(x_t | z_t) has the posterior prod_t p(z_t | z_<t, x_t..x_T): what h_t says about z_t, corrected
 by the present and the future. The smoothing posterior has this form, the filtering one has not, and pays for it with a gap between
-the bound and the likelihood. In the smoothing posterior the prior N(mu, sigma^2) meets a likelihood of z_t centred at m,
+the bound and the likelihood. In the smoothing posterior the prior N(mu, sigma^2) is multiplied by a Gaussian factor in z_t,
 
-    u_t = tanh(V e_t + W [h_t, z_{t-1}]),   (m, s) = U u_t,   gain k = sigmoid(s)
-    q = N(mu + k (m - mu), (1 - k) sigma^2)
+    u_t = tanh(V e_t + W [h_t, z_{t-1}]),   (r, s) = U u_t,   gain k = sigmoid(s)
+    q = N((1 - k) (mu + r), (1 - k) sigma^2)        the factor has precision k / (1 - k) / sigma^2 and precision times mean r / sigma^2
 
 which is how a Kalman filter corrects: for a linear Gaussian model the exact posterior is among these. With the filtering posterior no
 step waits for another, and a pass over a batch is one fused LSTM call for q and one for the prior; with the smoothing one each z_t
@@ -106,8 +106,8 @@ class NeuralSSM(StateSpaceModel):
         if self.combiner is None:
             return Gaussian(*ops.split(self.posterior(hints.tanh()), 2))
         u = (hints + self.combiner(ops.concatenate([hidden[0], z], 1))).tanh()
-        m, s = ops.split(self.posterior(u), 2)
-        return Gaussian(prior.mean + ops.sigmoid(s) * (m - prior.mean), prior.log_std - ops.softplus(s) * 0.5)
+        e, s = ops.split(self.posterior(u), 2)
+        return Gaussian(ops.sigmoid(-s) * (prior.mean + e), prior.log_std - ops.softplus(s) * 0.5)
 
     def _trajectory(self, evidence: Evidence, noise: Array) -> Trajectory:
         packing = evidence.frames.packing
