@@ -95,7 +95,8 @@ def test_what_is_no_source(tmp_path: Path) -> None:
     with pytest.raises(MinirnnError, match=r"unknown data set 'tatoba'; did you mean tatoeba. There are cldr, tatoeba, multi30k,"):
         source("tatoba")
     with pytest.raises(
-        MinirnnError, match=r"unknown data set 'zzz'. There are cldr, tatoeba, multi30k, and any tab-separated file by its path"
+        MinirnnError,
+        match=r"unknown data set 'zzz'. There are cldr, tatoeba, multi30k, or a tab-separated file of source and target by its path",
     ):
         source("zzz")
     with pytest.raises(MinirnnError, match="unknown data set 'zzz'"):
