@@ -11,7 +11,9 @@ from minirnn.training.task import Task
 
 _TASKS: dict[str, str | type[Task[Any, Any]]] = {
     "seq2seq": "minirnn.training.tasks.translation:TranslationTask",
+    "captioner": "minirnn.training.tasks.captioner:CaptionerTask",
     "vae": "minirnn.training.tasks.vae:VAETask",
+    "ssm": "minirnn.training.tasks.ssm:SSMTask",
 }
 
 

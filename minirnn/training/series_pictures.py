@@ -23,14 +23,14 @@ def fan(
     *,
     truth: Numbers | None = None,
     level: float = 0.9,
-    start: float = 0.0,
-    period: float = 1.0,
+    axis: tuple[float, float] = (0.0, 1.0),
 ) -> Path:
     """A series (T, D), and the draws (N, L, D) of what comes next: their median, the middle half, and the middle `level` of them.
 
     truth  (up to L, D) what really came next
+    axis   the time of the first row, and between two rows
     """
-    T, L = len(past), draws.shape[1]
+    (start, period), T, L = axis, len(past), draws.shape[1]
     before, after = start + period * np.arange(T), start + period * (T + np.arange(L))
     quantiles = np.quantile(draws, [(1 - level) / 2, 0.25, 0.5, 0.75, (1 + level) / 2], axis=0)  # (5, L, D)
     picture, panels = _panels(columns)

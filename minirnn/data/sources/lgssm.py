@@ -1,8 +1,8 @@
 """Series from a known linear Gaussian state-space model: the one problem on which a bound can be held against the exact log-likelihood.
 
-    z_t = A z_{t-1} + B eps_t,   x_t = C z_t + D psi_t,   z_1 ~ N(m, P),   eps, psi ~ N(0, I)
+    z_t = A z_{t-1} + B eps_t,   x_t = C z_t + D psi_t,   z_1 ~ N(m0, P0),   eps, psi ~ N(0, I)
 
-z turns by an eighth of a circle in each step and shrinks to 95 %; x sees it through three noisy projections. P is the covariance that
+z turns by an eighth of a circle in each step and shrinks to 95 %; x sees it through three noisy projections. P0 is the covariance that
 A and B keep, so that z is stationary.
 """
 
@@ -20,7 +20,7 @@ SHRINK, ANGLE, NOISE = 0.95, np.pi / 4, 0.3
 
 
 def parameters() -> dict[str, Numbers]:
-    """A, B, C and D, with the mean and the covariance of z_1."""
+    """A, B, C and D, with the mean m0 and the covariance P0 of z_1."""
     turn = np.array([[np.cos(ANGLE), -np.sin(ANGLE)], [np.sin(ANGLE), np.cos(ANGLE)]])
     stationary = NOISE**2 / (1 - SHRINK**2)  # p = shrink^2 p + noise^2
     return {
@@ -28,15 +28,15 @@ def parameters() -> dict[str, Numbers]:
         "B": NOISE * np.eye(2),
         "C": np.array([[1.0, 0.0], [0.0, 1.0], [0.7, -0.7]]),
         "D": 0.5 * np.eye(3),
-        "mean": np.zeros(2),
-        "covariance": stationary * np.eye(2),
+        "m0": np.zeros(2),
+        "P0": stationary * np.eye(2),
     }
 
 
 def simulate(count: int, frames: int, rng: np.random.Generator) -> Numbers:
     """(N, T, 3): what is seen of `count` independent runs."""
-    A, B, C, D, mean, covariance = parameters().values()
-    z = mean + rng.normal(size=(count, 2)) @ np.linalg.cholesky(covariance).T
+    A, B, C, D, m0, P0 = parameters().values()
+    z = m0 + rng.normal(size=(count, 2)) @ np.linalg.cholesky(P0).T
     seen = np.empty((count, frames, 3))
     for t in range(frames):
         z = z if t == 0 else z @ A.T + rng.normal(size=(count, 2)) @ B.T

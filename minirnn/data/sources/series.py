@@ -18,6 +18,7 @@ import numpy as np
 from minirnn.data.kinds import Numbers, Series
 from minirnn.data.sources.parallel import numbered_lines, read_bytes
 from minirnn.errors import MinirnnError
+from minirnn.files import write_atomically
 
 GROUP = "series"
 LABELS = {"date", "time", "year", "t", "index"}
@@ -79,6 +80,15 @@ def read(path: str | os.PathLike[str]) -> Table:
     if all(np.isnan(values).all() for values in series):
         raise MinirnnError(f"{os.fspath(path)}: all values are missing")
     return Table(tuple(names[k] for k in kept), series)
+
+
+def write(path: str | os.PathLike[str], columns: Sequence[str], series: Sequence[Numbers]) -> Path:
+    """Series (T_n, D) as a file that `read` gives back as they are, with a column `series` that counts from 1; the path."""
+    lines = [",".join([GROUP, *columns])]
+    for number, values in enumerate(series, 1):
+        lines += [",".join([str(number), *("" if math.isnan(x) else repr(x) for x in row)]) for row in np.asarray(values, float).tolist()]
+    write_atomically(path, "\n".join(lines) + "\n")
+    return Path(path)
 
 
 Row = tuple[int, int, list[str]]  # the block between empty lines, the line's number, the cells

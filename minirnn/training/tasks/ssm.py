@@ -1,0 +1,420 @@
+"""Learning series with latent states: `NeuralSSM`, `SRNN`, or an LSTM without any, judged by bounds on the likelihood of what comes next.
+
+All scores are natural logarithms of likelihoods in the data's own units: totals over all series of a split, divided by the total number of
+frames. Of a model with latent states they are bounds from below, and the true value is no less:
+
+    bound    the ELBO, reconstruction - kl       iwae, fivo    the importance-weighted and the particle bound of K samples
+
+Real series are learnt with mean 0 and standard deviation 1, p(x) = p(y) / prod_d std_d; what is drawn comes back in the data's own units.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+
+from minirnn import data as minirnn_data
+from minirnn.data import bucketed, music
+from minirnn.data.kinds import Numbers, Series
+from minirnn.data.scaling import Scaling
+from minirnn.data.sources import series as csv
+from minirnn.device import Array
+from minirnn.errors import MinirnnError
+from minirnn.files import write_atomically
+from minirnn.models import SRNN, AutoregressiveConfig, AutoregressiveLSTM, NeuralSSM, NeuralSSMConfig, SRNNConfig
+from minirnn.tensor import Tensor
+from minirnn.training import music_pictures, series_baselines, series_pictures
+from minirnn.training.checkpoint import Run
+from minirnn.training.task import DataArguments, Demo, Metric, Split, Task, TrainingOptions
+from minirnn.training.verbs import Drawn, Forecast
+
+FORM = "series.json"
+SAMPLES = 16  # K of the bounds where none is given
+DRAWS = 500  # ways on which a series may go on, for a forecast
+GAP = 10  # frames in a gap, on average
+PROBABLE = 0.02  # keys that a forecast of music lists: those that are at some step more probable
+
+Model = NeuralSSM | SRNN | AutoregressiveLSTM
+
+
+@dataclass(frozen=True)
+class SSMTaskConfig(NeuralSSMConfig):
+    """Hyper-parameters of the models, and of how series are shown to them.
+
+    Args:
+        model: ssm, the neural state-space model; srnn, with a deterministic layer below; lstm, without latent states.
+        layers: of the lstm model.
+        batch_size: series per update.
+        crop: longer series are cut into pieces of so many frames, anywhere; 0 never cuts.
+        transpose: in training, music is moved by up to so many semitones, up or down.
+        gaps: in training, the share of frames that are hidden, some 10 at a time, so that the model learns to fill gaps.
+    """
+
+    model: Literal["ssm", "srnn", "lstm"] = "ssm"
+    layers: int = 1
+    batch_size: int = 32
+    crop: int = 200
+    transpose: int = 0
+    gaps: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("layers", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("crop", "transpose"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        if not 0 <= self.gaps < 1:
+            raise ValueError(f"gaps must lie in [0, 1), got {self.gaps}")
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a model has to know of its data to be of use without them: see `Series`; `length` is the median of the training series."""
+
+    columns: tuple[str, ...]
+    scaling: Scaling
+    length: int
+    start: float
+    period: float
+
+    @classmethod
+    def of(cls, data: Series) -> Self:
+        scaling = Scaling.of(data.train) if data.observation == "real" else Scaling.none(len(data.columns))
+        return cls(data.columns, scaling, int(np.median([len(x) for x in data.train])), data.start, data.period)
+
+    def to_json(self) -> dict[str, Any]:
+        return {**dataclasses.asdict(self), "scaling": self.scaling.to_json()}
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Self:
+        scaling, columns = Scaling.from_json(stored["scaling"]), tuple(stored["columns"])
+        if len(columns) != len(scaling.mean):
+            raise ValueError(f"{len(columns)} columns, but {len(scaling.mean)} means")
+        return cls(columns, scaling, int(stored["length"]), float(stored["start"]), float(stored["period"]))
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """The numbers of the training series of one batch, and the seed of what is drawn for it."""
+
+    numbers: Array
+    seed: int
+
+
+class SSMTask(Task[SSMTaskConfig, Pieces]):
+    name = "ssm"
+    summary = "a neural state-space model (or model=srnn, or model=lstm without latent states), from series of numbers or piano rolls"
+    config_type = SSMTaskConfig
+    settled_by_data: ClassVar[frozenset[str]] = frozenset({"observed", "observation"})
+    training = TrainingOptions(lr=3e-3, schedule="linear", warmup=50, clip=5.0, epochs=100)
+    default_data = "pendulum"
+    metric = Metric("bound", higher_is_better=True)
+    unit = "frames"
+    demo = Demo(
+        data="pendulum",
+        minutes=2.0,
+        title="A neural state-space model learns how a pendulum moves, from its place seen through noise.",
+        settings={"posterior": "smoothing", "gaps": 0.1},
+    )
+    evaluation_options: ClassVar[frozenset[str]] = frozenset({"samples", "against"})
+
+    def __init__(self, config: SSMTaskConfig, data: DataArguments, form: Form, rng: int) -> None:
+        self.config = config
+        self.data = data
+        self.form = form
+        self.model: Model = _model(config, rng)
+
+    @classmethod
+    def build(cls, config: SSMTaskConfig, data: DataArguments, seed: int) -> Self:
+        series = minirnn_data.source(data.source, data.folder, data.seed, kind=Series)
+        gaps = config.gaps > 0 or any(np.isnan(x).any() for part in (series.train, series.valid, series.test) for x in part)
+        if config.transpose and series.columns != music.key_names():
+            raise MinirnnError(f"transpose moves music, but {series.name} is none: leave it at 0")
+        missing = config.missing or gaps
+        config = dataclasses.replace(config, observed=len(series.columns), observation=series.observation, missing=missing)
+        task = cls(config, data, Form.of(series), seed)
+        task.series = series
+        return task
+
+    @classmethod
+    def restore(cls, config: SSMTaskConfig, data: DataArguments, folder: Path) -> Self:
+        path = folder / FORM
+        try:
+            form = Form.from_json(json.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            raise MinirnnError(
+                f"{path} is missing, without it the weights mean nothing; copy it from where the model was trained"
+            ) from None
+        except (ValueError, TypeError, KeyError) as error:
+            raise MinirnnError(f"{path} is damaged ({error}); copy it again from where the model was trained") from None
+        if len(form.columns) != config.observed:
+            raise MinirnnError(
+                f"{path} has {len(form.columns)} columns, the model was made for {config.observed}; it belongs to another run"
+            )
+        return cls(config, data, form, 0)
+
+    def save_extras(self, folder: Path) -> None:
+        write_atomically(folder / FORM, json.dumps(self.form.to_json()))
+
+    @cached_property
+    def series(self) -> Series:
+        return minirnn_data.source(self.data.source, self.data.folder, self.data.seed, kind=Series)
+
+    @property
+    def is_music(self) -> bool:
+        """Whether the columns are the keys of a piano."""
+        return self.config.observation == "binary" and self.form.columns == music.key_names()
+
+    @cached_property
+    def _training(self) -> list[Numbers]:
+        return [self.form.scaling.apply(x) for x in self.series.train]
+
+    @cached_property
+    def _pieces(self) -> list[tuple[int, int]]:
+        """The training series by number, a long one for each of its pieces, with the frames of a piece."""
+        crop = self.config.crop
+        lengths = [len(x) for x in self._training]
+        return [(k, min(n, crop or n)) for k, n in enumerate(lengths) for _ in range(-(-n // (crop or n)))]
+
+    def batches(self, epoch: int, rng: np.random.Generator) -> Sequence[Pieces]:
+        frames = [frames for _, frames in self._pieces]
+        numbers = bucketed(frames, frames, self.config.batch_size, rng)
+        return [Pieces(chosen, int(seed)) for chosen, seed in zip(numbers, rng.integers(2**32, size=len(numbers)), strict=True)]
+
+    def loss(self, batch: Pieces, step: int) -> Tensor:
+        shown = self.shown(batch)
+        jacobian = sum(map(self.form.scaling.log_jacobian, shown)) / sum(map(len, shown))
+        return self.model.loss(shown, step) + jacobian
+
+    def size(self, batch: Pieces) -> int:
+        return sum(self._pieces[k][1] for k in batch.numbers)
+
+    def shown(self, batch: Pieces) -> list[Numbers]:
+        """What the model is shown of a batch, scaled: cut, transposed, and with gaps."""
+        config, rng, shown = self.config, np.random.default_rng(batch.seed), []
+        for number, frames in (self._pieces[k] for k in batch.numbers):
+            x = self._training[number]
+            start = rng.integers(len(x) - frames + 1)
+            x = x[start : start + frames]
+            if config.transpose:
+                x = _transposed(x, int(rng.integers(-config.transpose, config.transpose + 1)))
+            if config.gaps:
+                x = np.where(_gaps(frames, config.gaps, rng)[:, None], np.nan, x)
+            shown.append(x)
+        return shown
+
+    def validate(self) -> dict[str, float]:
+        bound = self._per_frame(self.series.valid)
+        return {"bound": bound, "loss": -bound}
+
+    def evaluate(self, split: Split, *, samples: int = SAMPLES, against: Path | None = None, **options: Any) -> dict[str, Any]:
+        """Scores on a split.
+
+        Args:
+            samples: K of the importance-weighted and of the particle bound.
+            against: another run on the same data, to be scored on the same split.
+        """
+        series = getattr(self.series, split)
+        frames = sum(map(len, series))
+        result: dict[str, Any] = {"split": split, "series": len(series), "frames": frames}
+        if isinstance(self.model, AutoregressiveLSTM):
+            result["log_likelihood"] = best = self._per_frame(series)
+        else:
+            scaled = [self.form.scaling.apply(x) for x in series]
+            reconstruction, kl = self.model.elbo_terms(scaled, samples=1, rng=0)
+            result["reconstruction"] = (float(reconstruction.sum()) - sum(map(self.form.scaling.log_jacobian, series))) / frames
+            result["kl"] = float(kl.sum()) / frames
+            result["bound"] = result["reconstruction"] - result["kl"]
+            result["samples"] = samples
+            result["iwae"] = self._per_frame(series, samples, "iwae")
+            result["fivo"] = self._per_frame(series, samples, "fivo")
+            best = max(result["bound"], result["iwae"], result["fivo"])
+        if self.series.truth is not None:
+            result["exact"] = exact(self.series.truth, series)
+            result["gap"] = result["exact"] - best
+        baselines = series_baselines.fit(self.series.train, self.series.observation)
+        result["baselines"] = {name: series_baselines.per_frame(baseline, series) for name, baseline in baselines.items()}
+        return result if against is None else result | {"against": self._beside(against, split, samples)}
+
+    def _per_frame(self, series: Sequence[Numbers], samples: int = 1, bound: Literal["elbo", "iwae", "fivo"] = "elbo") -> float:
+        """The log-likelihood, or a bound on it, of series in the data's own units."""
+        scaled = [self.form.scaling.apply(x) for x in series]
+        total = float(self.model.log_likelihood(scaled, samples=samples, rng=0, bound=bound).sum())
+        return (total - sum(map(self.form.scaling.log_jacobian, series))) / sum(map(len, series))
+
+    def _beside(self, folder: Path, split: Split, samples: int) -> dict[str, Any]:
+        run = Run.open(folder)
+        if (run.data.source, run.data.seed) != (self.data.source, self.data.seed):
+            raise MinirnnError(f"{folder} has learnt {run.data.source}, not {self.data.source}: the scores cannot be compared")
+        task = run.task()
+        options = {"samples": samples} if "samples" in task.evaluation_options else {}
+        scores = task.evaluate(split, **options)
+        return {"run": str(folder), "parameters": task.model.num_parameters(), **{k: v for k, v in scores.items() if isinstance(v, float)}}
+
+    def sample(self, count: int, rng: np.random.Generator, folder: Path, *, temperature: float = 1.0, length: int | None = None) -> Drawn:
+        """New series: samples.png, and for music sample-1.mid and sample-1.wav and so on, for all else samples.csv."""
+        drawn = self.form.scaling.undo(self.model.sample(length or self.form.length, count, rng, temperature))
+        shown, titles = list(drawn[: series_pictures.PANELS]), [f"sample {k + 1}" for k in range(min(count, series_pictures.PANELS))]
+        if not self.is_music:
+            picture = series_pictures.trajectories(shown, titles, self.form.columns, folder / "samples.png")
+            return Drawn(files=[picture, csv.write(folder / "samples.csv", self.form.columns, list(drawn))])
+        files = [music_pictures.piano_rolls(shown, titles, folder / "samples.png")]
+        for k, roll in enumerate(drawn, 1):
+            files += _played(roll, folder / f"sample-{k}")
+        return Drawn(files=files)
+
+    def forecast(self, steps: int, folder: Path, rng: np.random.Generator, *, path: Path | None = None, level: float = 0.9) -> Forecast:
+        """How the first test series goes on, or the one in a .csv (music: also a .mid) file: median and interval of every column.
+
+        For zeros and ones, their probabilities. forecast.png shows it; music comes as forecast.mid and forecast.wav too, played once.
+        """
+        past = self.series.test[0] if path is None else self._read(path)
+        draws = self._continued(past, steps, rng)
+        step = {"step": [float(k) for k in range(1, steps + 1)]}
+        if self.config.observation == "binary":
+            probability = draws.mean(axis=0)  # (L, D)
+            kept = [d for d in range(len(self.form.columns)) if not self.is_music or probability[:, d].max() > PROBABLE]
+            columns = step | {self.form.columns[d]: probability[:, d].tolist() for d in kept}
+        else:
+            ends = [f"{(1 - level) / 2:.4g}", f"{(1 + level) / 2:.4g}"]
+            low, median, high = np.quantile(draws, [(1 - level) / 2, 0.5, (1 + level) / 2], axis=0)
+            columns = step
+            for d, name in enumerate(self.form.columns):
+                columns |= {name: median[:, d].tolist(), f"{name} {ends[0]}": low[:, d].tolist(), f"{name} {ends[1]}": high[:, d].tolist()}
+        if not self.is_music:
+            axis = (self.form.start, self.form.period) if path is None else (0.0, self.form.period)
+            return Forecast(columns, [series_pictures.fan(past, draws, self.form.columns, folder / "forecast.png", level=level, axis=axis)])
+        whole = np.concatenate([past, draws[0]])
+        picture = music_pictures.piano_rolls([whole], ["what is given, and one way on"], folder / "forecast.png", len(past))
+        return Forecast(columns, [picture, *_played(whole, folder / "forecast")])
+
+    def _continued(self, past: Numbers, steps: int, rng: np.random.Generator) -> Numbers:
+        """Draws of what comes next (N, L, D)."""
+        return self.form.scaling.undo(self.model.forecast(self.form.scaling.apply(past), steps, DRAWS, rng))
+
+    def _read(self, path: Path) -> Numbers:
+        """The one series of a file, in the order of the model's columns."""
+        if self.is_music and path.suffix in (".mid", ".midi"):
+            return music.read_midi(path).astype(np.float64)
+        table = csv.read(path)
+        if len(table.series) != 1:
+            raise MinirnnError(f"{path} holds {len(table.series)} series; one is needed")
+        (values,) = table.series
+        if set(self.form.columns) <= set(table.columns):
+            return values[:, [table.columns.index(name) for name in self.form.columns]]
+        if len(table.columns) != len(self.form.columns):
+            expected = f"{len(self.form.columns)} ({', '.join(self.form.columns[:8])}{', ...' if len(self.form.columns) > 8 else ''})"
+            raise MinirnnError(f"{path} has {len(table.columns)} columns of values, the model was made for {expected}")
+        return values
+
+    def samples(self, count: int, split: Split = "test") -> list[dict[str, str]]:
+        """Each series up to its last quarter, what the model thinks comes next, and what came."""
+        series, rows, rng = getattr(self.series, split), [], np.random.default_rng(0)
+        for k in sorted(rng.choice(len(series), min(count, len(series)), replace=False)):
+            x = series[k]
+            cut = max(1, len(x) * 3 // 4)
+            if cut == len(x):
+                continue
+            steps = min(5, len(x) - cut)
+            draws = self._continued(x[:cut], steps, rng)
+            rows.append({"series": str(k + 1), "seen": f"{cut} frames", **self._row(draws, x[cut : cut + steps])})
+        return rows
+
+    def _row(self, draws: Numbers, truth: Numbers) -> dict[str, str]:
+        if self.is_music:
+            names = np.array(self.form.columns)
+            return {"next chord, one draw": " ".join(names[draws[0, 0] == 1]), "what came": " ".join(names[truth[0] == 1])}
+        low, median, high = np.quantile(draws[:, -1], [0.05, 0.5, 0.95], axis=0)
+        steps, cells = len(truth), {}
+        for d, name in enumerate(self.form.columns[:3]):
+            cells[f"{name}, {steps} frames later"] = f"{median[d]:.3g} ({low[d]:.3g} to {high[d]:.3g})"
+            cells[f"{name}, what came"] = f"{truth[-1, d]:.3g}"
+        return cells
+
+    def describe(self) -> str:
+        data, kind = self.series, {"ssm": "A neural state-space model", "srnn": "An SRNN", "lstm": "An LSTM"}[self.config.model]
+        frames = sum(map(len, data.train))
+        return (
+            f"{len(data.train):,} series of {len(data.columns)} numbers a frame from {data.name}, {frames:,} frames in all.\n"
+            f"{data.attribution}\n"
+            f"{kind} with {self.model.num_parameters():,} parameters."
+        )
+
+    def pictures(self, folder: Path) -> list[Path]:
+        """forecast.png and filtered.png of a test series; for music samples.png, one of the test chorales and how the model goes on."""
+        x, rng = self.series.test[0], np.random.default_rng(0)
+        cut = max(1, len(x) * 2 // 3)
+        if self.is_music:
+            half = x[: len(x) // 2]
+            way_on = np.concatenate([half, self._continued(half, len(x) - len(half), rng)[0]])
+            titles = ["a test series", "its first half, and how the model goes on"]
+            return [music_pictures.piano_rolls([x, way_on], titles, folder / "continued.png", len(half))]
+        draws, axis = self._continued(x[:cut], max(1, len(x) - cut), rng), (0.0, self.form.period)
+        drawn = [series_pictures.fan(x[:cut], draws, self.form.columns, folder / "forecast.png", truth=x[cut:], axis=axis)]
+        if self.config.observation == "real":
+            drawn.append(self._filtered(x, rng, folder / "filtered.png"))
+        return drawn
+
+    def _filtered(self, x: Numbers, rng: np.random.Generator, path: Path) -> Path:
+        """A series filtered, and a gap in its middle filled if the model takes gaps."""
+        scaling, seen, draws = self.form.scaling, x.copy(), None
+        if self.config.missing:
+            seen[len(x) * 2 // 5 : len(x) * 11 // 20] = np.nan
+            draws = scaling.undo(self.model.impute(scaling.apply(seen), DRAWS, rng))
+        mean = scaling.undo(self.model.filter(scaling.apply(seen), DRAWS, rng).observation)
+        return series_pictures.filled(seen, mean, draws, self.form.columns, path, truth=x)
+
+    def hints(self, folder: Path) -> list[list[str]]:
+        return [["sample", str(folder), "-n", "4"], ["forecast", str(folder), "--steps", "40"]]
+
+
+def exact(truth: Mapping[str, Any], series: Sequence[Numbers]) -> float:
+    """The log-likelihood per frame of series under the linear Gaussian model that made them."""
+    from minirnn.kernels.kalman.contract import Parameters
+    from minirnn.kernels.kalman.numpy_ import filter
+
+    A, B, C, D, m0, P0 = (np.asarray(truth[name], np.float64) for name in ("A", "B", "C", "D", "m0", "P0"))
+    parameters = Parameters(A, B @ B.T, C, D @ D.T, np.zeros(len(A)), np.zeros(len(C)), m0, P0)
+    return sum(float(filter(parameters, x[None]).log_likelihood.sum()) for x in series) / sum(map(len, series))
+
+
+def _model(config: SSMTaskConfig, rng: int) -> Model:
+    if config.model == "lstm":
+        return AutoregressiveLSTM(_part(AutoregressiveConfig, config), rng=rng)
+    if config.model == "srnn":
+        return SRNN(_part(SRNNConfig, config), rng=rng)
+    return NeuralSSM(config, rng=rng)
+
+
+def _part(kind: type[Any], config: SSMTaskConfig) -> Any:
+    """The configuration `kind` with the fields of `config` that it has."""
+    return kind(**{field.name: getattr(config, field.name) for field in dataclasses.fields(kind)})
+
+
+def _transposed(roll: Numbers, semitones: int) -> Numbers:
+    """Music moved up or down; as it is, if a note would fall off the keyboard."""
+    moved = np.roll(roll, semitones, axis=1)
+    fallen = moved[:, :semitones] if semitones > 0 else moved[:, len(moved.T) + semitones :]
+    return roll if fallen.any() else moved
+
+
+def _gaps(frames: int, share: float, rng: np.random.Generator) -> Array:
+    """Which of the frames are hidden, (T,): stretches of some 10, and about `share` in all."""
+    hidden = np.zeros(frames, np.bool_)
+    for start in np.flatnonzero(rng.random(frames) < share / GAP):
+        hidden[start : start + 1 + rng.integers(2 * GAP - 1)] = True
+    return hidden
+
+
+def _played(roll: Numbers, path: Path) -> list[Path]:
+    """A piano roll as MIDI and as sound."""
+    return [music.write_midi(roll, path.with_suffix(".mid")), music.write_wav(roll, path.with_suffix(".wav"))]
