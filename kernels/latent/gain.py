@@ -4,7 +4,7 @@
     (mu, ls) = P h_t + p                                          the prior, ls = ln sigma                                 (2)
     u = tanh(hint_t + V [h_t, z_{t-1}])                                                                                    (3)
     (e, s) = U u + v                                                                                                       (4)
-    k = sigmoid(s),  mq = (1 - k) (mu + e),  lq = ls - softplus(s) / 2 = ls + ln(1 - k) / 2                                (5)
+    k = sigmoid(s),  mq = (1 - k) mu + e,  lq = ls - softplus(s) / 2 = ls + ln(1 - k) / 2                                (5)
     z_t = mq + exp(lq) noise_t                                                                                             (6)
 
 h_0 = c_0 = 0. Packed rows: T steps, N sequences, S rows, Z latent, H hidden, C combining units.
@@ -77,7 +77,7 @@ def forward(
         u[rows] = np.tanh(hint[rows] + hz[rows] @ w_combine.T)  # (n, C)                                                   (3)
         es[rows] = u[rows] @ w_posterior.T + b_posterior  # (n, 2Z)                                                        (4)
         mu, ls, e, s = prior[rows, :Z], prior[rows, Z:], es[rows, :Z], es[rows, Z:]
-        mq[rows] = sigmoid(-s) * (mu + e)
+        mq[rows] = sigmoid(-s) * mu + e
         lq[rows] = ls - 0.5 * (np.maximum(s, 0) + np.log1p(np.exp(-np.abs(s))))  #                                         (5)
         z[rows] = mq[rows] + np.exp(lq[rows]) * noise[rows]  #                                                             (6)
         before = np.concatenate((z[rows], h), axis=1)
@@ -89,7 +89,7 @@ def forward(
 def backward(tape: Tape, w_hh: Array, *grads: Array | None) -> tuple[Array, ...]:
     """The gradients of forward's first ten arguments, from those of z, mu, ls, mq and lq, (S, Z) each or None for zero."""
     W, w_prior, w_combine, w_posterior = tape.weights
-    z, _, _, mq, lq = tape.outputs
+    z, mu, _, _, lq = tape.outputs
     Z, H, N = z.shape[1], w_hh.shape[1], int(tape.batch_sizes[0])
     dz_out, dmu_out, dls_out, dmq_out, dlq_out = (np.zeros_like(z) if g is None else g for g in grads)
     da, dprior = np.empty_like(tape.gates), np.empty_like(tape.es)  # (S, 4H), (S, 2Z)
@@ -108,9 +108,10 @@ def backward(tape: Tape, w_hh: Array, *grads: Array | None) -> tuple[Array, ...]
         dz_t = dz[:n] + dz_out[rows]
         dmq = dmq_out[rows] + dz_t
         dlq = dlq_out[rows] + dz_t * spread[rows]  # of (6)
-        des[rows, :Z] = dmq * rest[rows]
-        des[rows, Z:] = (rest[rows] - 1) * (dmq * mq[rows] + 0.5 * dlq)
-        dprior[rows, :Z] = dmu_out[rows] + des[rows, :Z]
+        dmu = dmq * rest[rows]
+        des[rows, :Z] = dmq
+        des[rows, Z:] = (rest[rows] - 1) * (dmu * mu[rows] + 0.5 * dlq)
+        dprior[rows, :Z] = dmu_out[rows] + dmu
         dprior[rows, Z:] = dls_out[rows] + dlq  # of (5)
         dv[rows] = (des[rows] @ w_posterior) * slope_u[rows]  # of (4), (3)
         dhz = dv[rows] @ w_combine  # (n, H+Z)

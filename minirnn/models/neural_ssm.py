@@ -9,8 +9,8 @@ The joint p(x, z) = prod_t p(z_t | z_<t) p(x_t | z_t) has the posterior prod_t p
 by the present and the future. The smoothing posterior has this form, the filtering one has not, and pays for it with a gap between
 the bound and the likelihood. In the smoothing posterior the prior N(mu, sigma^2) is multiplied by a Gaussian factor in z_t,
 
-    u_t = tanh(V e_t + W [h_t, z_{t-1}]),   (r, s) = U u_t,   gain k = sigmoid(s)
-    q = N((1 - k) (mu + r), (1 - k) sigma^2)        the factor has precision k / (1 - k) / sigma^2 and precision times mean r / sigma^2
+    u_t = tanh(V e_t + W [h_t, z_{t-1}]),   (e, s) = U u_t,   gain k = sigmoid(s)
+    q = N((1 - k) mu + e, (1 - k) sigma^2)        the factor has precision k / (1 - k) / sigma^2 and mean e / k
 
 which is how a Kalman filter corrects: for a linear Gaussian model the exact posterior is among these. With the filtering posterior no
 step waits for another, and a pass over a batch is one fused LSTM call for q and one for the prior; with the smoothing one each z_t
@@ -31,7 +31,7 @@ from minirnn import ops
 from minirnn.device import Array
 from minirnn.distributions import Gaussian
 from minirnn.models.observation import Frames, Observation, delayed
-from minirnn.models.state_space import Evidence, Hidden, StateSpaceConfig, StateSpaceModel, Trajectory
+from minirnn.models.state_space import Evidence, Hidden, StateSpaceConfig, StateSpaceModel, Trajectory, posterior_layer
 from minirnn.nn import LSTM, Dropout, Linear, LSTMCell, Packed, Parameter
 from minirnn.random import Rng, generator
 from minirnn.tensor import Tensor
@@ -78,7 +78,7 @@ class NeuralSSM(StateSpaceModel):
         self.encoder = LSTM(self._inputs, config.encoder_hidden, kernel=kernel, rng=rng)
         self.hint = Linear(config.encoder_hidden, C, rng=rng)
         self.combiner = Linear(H + Z, C, bias=False, rng=rng) if config.posterior == "smoothing" else None
-        self.posterior = Linear(C, 2 * Z, rng=rng)
+        self.posterior = posterior_layer(C, Z, rng, spread=2.0 if config.posterior == "smoothing" else -1.0)
         self.dropout = Dropout(config.dropout, rng=rng)
         self.noise = rng
 
@@ -107,7 +107,7 @@ class NeuralSSM(StateSpaceModel):
             return Gaussian(*ops.split(self.posterior(hints.tanh()), 2))
         u = (hints + self.combiner(ops.concatenate([hidden[0], z], 1))).tanh()
         e, s = ops.split(self.posterior(u), 2)
-        return Gaussian(ops.sigmoid(-s) * (prior.mean + e), prior.log_std - ops.softplus(s) * 0.5)
+        return Gaussian(ops.sigmoid(-s) * prior.mean + e, prior.log_std - ops.softplus(s) * 0.5)
 
     def _trajectory(self, evidence: Evidence, noise: Array) -> Trajectory:
         packing = evidence.frames.packing

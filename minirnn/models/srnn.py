@@ -24,7 +24,7 @@ from minirnn import ops
 from minirnn.device import Array
 from minirnn.distributions import Gaussian
 from minirnn.models.observation import Frames, Observation, delayed
-from minirnn.models.state_space import Evidence, Hidden, StateSpaceConfig, StateSpaceModel, Trajectory
+from minirnn.models.state_space import Evidence, Hidden, StateSpaceConfig, StateSpaceModel, Trajectory, posterior_layer
 from minirnn.nn import LSTM, Dropout, Linear, Packed, Parameter
 from minirnn.random import Rng, generator
 from minirnn.tensor import Tensor
@@ -69,7 +69,7 @@ class SRNN(StateSpaceModel):
         self.encoder = LSTM(H + self._inputs, config.encoder_hidden, kernel=kernel, rng=rng)
         self.posterior_hint = Linear(config.encoder_hidden, C, rng=rng)
         self.posterior_latent = Linear(Z, C, bias=False, rng=rng)
-        self.posterior = Linear(C, 2 * Z, rng=rng)
+        self.posterior = posterior_layer(C, Z, rng, spread=-1.0)
         self.dropout = Dropout(config.dropout, rng=rng)
         self.noise = rng
 

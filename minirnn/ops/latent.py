@@ -43,7 +43,7 @@ def gain_unrolled(
         mu, ls = split(linear(h, w_prior, b_prior), 2)  # (n, Z) each
         u = tanh(hint_t + linear(concatenate([h, z], 1), w_combine))  # (n, C)
         e, s = split(linear(u, w_posterior, b_posterior), 2)
-        mq, lq = sigmoid(-s) * (mu + e), ls - softplus(s) * 0.5
+        mq, lq = sigmoid(-s) * mu + e, ls - softplus(s) * 0.5
         z = mq + exp(lq) * noise[start : start + n]
         steps.append((z, mu, ls, mq, lq))
         start += n
@@ -92,7 +92,7 @@ class Latent(Recurrence):
 
 
 class Gain(Latent):
-    """z_t ~ q = N((1 - k) (mu + e), (1 - k) sigma^2), mu and sigma from an LSTM over z_<t, e and k from a hint, h_t and z_{t-1}"""
+    """z_t ~ q = N((1 - k) mu + e, (1 - k) sigma^2), mu and sigma from an LSTM over z_<t, e and k from a hint, h_t and z_{t-1}"""
 
     unrolled = staticmethod(gain_unrolled)
 
