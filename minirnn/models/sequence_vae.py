@@ -74,8 +74,8 @@ class SequenceVAEConfig:
 
     vocabulary_size: int = 0
     embedding: int = 256
-    encoder_hidden: int = 256
-    decoder_hidden: int = 512
+    encoder_hidden: int = 192
+    decoder_hidden: int = 384
     layers: int = 1
     latent: int = 32
     bidirectional: bool = False
@@ -85,7 +85,7 @@ class SequenceVAEConfig:
     word_dropout: float = 0.0
     beta: float = 1.0
     annealing: Annealing = "linear"
-    annealing_steps: int = 2000
+    annealing_steps: int = 1500
     cycles: int = 4
     ramp: float = 0.5
     free_bits: float = 0.2
