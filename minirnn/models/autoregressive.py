@@ -67,6 +67,10 @@ class AutoregressiveLSTM(Module):
         self.lstm = LSTM(inputs, config.hidden, config.layers, dropout=between, kernel=kernel, rng=rng)
         self.emission = Observation(config.observation, config.hidden, D, dropout=config.dropout, rng=rng)
 
+    def start_from(self, series: Sequence[Any]) -> None:
+        """Call it once before training, with the series to learn from: the emission begins with the mean of each column."""
+        self.emission.start_from(self._frames(series))
+
     def loss(self, batch: Sequence[Any], step: int = 0, *, rng: Rng = None) -> Tensor:
         """-ln p(x_t | x_<t), mean over the frames. `step` and `rng` are for the models that anneal and draw."""
         frames = self._frames(batch)

@@ -99,6 +99,22 @@ class Observation(Module):
         parameters = self.output(self.dropout(u))
         return Bernoulli(parameters) if self.kind == "binary" else Gaussian(*ops.split(parameters, 2))
 
+    def start_from(self, frames: Frames) -> None:
+        """Give each column, before anything is learnt, its own mean (and scale) by the output's bias.
+
+        Piano rolls are zeros but for a few percent. An emission that has to learn that first does it with saturated hidden units, through
+        which nothing is learnt afterwards.
+        """
+        x = np.ma.array(frames.x.astype(np.float64), mask=False if frames.seen is None else ~frames.seen)
+        assert self.output.bias is not None
+        bias = self.output.bias.data
+        mean = x.mean(0).filled(0)
+        if self.kind == "binary":
+            p = (mean * len(x) + 0.5) / (len(x) + 1)
+            bias[...] = np.log(p / (1 - p))
+        else:
+            bias[...] = np.concatenate([mean, np.log(np.maximum(x.std(0).filled(1), 1e-3))])
+
     def log_prob(self, u: Tensor, x: Array, seen: Array | None) -> Tensor:
         """ln p(x | u) (S,) of the elements that were seen, all if None."""
         p = self(u)

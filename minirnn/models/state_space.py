@@ -160,6 +160,10 @@ class StateSpaceModel(Module):
         """q(z_t | z_<t, x) from z_{t-1} (n, Z) and what the prior makes of it."""
         raise NotImplementedError
 
+    def start_from(self, series: Sequence[Any]) -> None:
+        """Call it once before training, with the series to learn from: the emission begins with the mean of each column."""
+        self.emission.start_from(self._frames(series))
+
     def loss(self, batch: Sequence[Any], step: int = 0, *, rng: Rng = None) -> Tensor:
         """What is minimised, per frame: minus the bound, its KL weighted by beta while it is annealed.
 
