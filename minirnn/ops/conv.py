@@ -136,10 +136,14 @@ def _winners(x: Array, window: Window) -> Array:
     P, Q, U, V = views.shape[2:]
     rivals = [views[..., u, v] for u in range(U) for v in range(V)]  # (N, C, P, Q) each
     best = reduce(xp.maximum, rivals)
-    first = xp.full(best.shape, U * V, np.int32)  # the number of the first that is as large
-    for k, rival in enumerate(rivals):
-        smaller = (rival != best) & (rival == rival)
-        xp.minimum(first, k + U * V * smaller.astype(np.int32), out=first)
+    unordered = bool(xp.isnan(best).any())
+    lost = xp.ones(best.shape, bool)  # all rivals so far
+    first = xp.zeros(best.shape, np.int32)  # how many lost before the first that is as large as the best
+    for rival in rivals[:-1]:
+        lost &= rival != best
+        if unordered:
+            lost &= rival == rival
+        first += lost
     row = window.stride[0] * xp.arange(P)[:, None] - window.padding[0] + first // V
     column = window.stride[1] * xp.arange(Q) - window.padding[1] + first % V
     return row.clip(0, H - 1) * W + column.clip(0, W - 1)  # outside only where all that the window sees is -inf
