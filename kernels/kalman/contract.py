@@ -18,7 +18,7 @@ from minirnn.kernels.contract import Array
 class Parameters(NamedTuple):
     """z_1 ~ N(m0, P0), z_t = A z_{t-1} + b_t + B eps_t, x_t = C z_t + d_t + D psi_t; Q = B B^T, R = D D^T
 
-    Offsets may change from step to step; what an input u_t adds is one of them (`with_inputs`). b_t is added on the way into step t, so that
+    Offsets may change from step to step; what an input u_t adds is one of them (`with_inputs`). b_t is added on the way into step t, so
     b_1 is never read: the first state is drawn from N(m0, P0), and transitions come after it. The factors are for forms that never
     multiply them out; None: the form takes a factor of the covariance itself.
     """
@@ -151,3 +151,29 @@ def not_definite(step: int, sequence: int) -> np.linalg.LinAlgError:
         f"kalman: S = C P C^T + R is not positive definite at step {step} of sequence {sequence}; what is observed must have noise: "
         "make R positive definite, or filter in float64 or by square roots"
     )
+
+
+def diffuse_start(parameters: Parameters, y: Array) -> tuple[Parameters, Array]:
+    """Start where nothing is known of z_1 but the first observation, which is used up: (1.4) to (1.6). C must be square and invertible.
+
+    Returns parameters with m0 (N, n) and P0 (N, n, n), and y without its first row: what is filtered is t >= 2. Raises ValueError where
+    C is not square, or a first observation is missing.
+    """
+    C, d = parameters.C, np.broadcast_to(parameters.d, y.shape)
+    check_diffuse(C, y)
+    m0 = np.linalg.solve(C, (y[:, 0] - d[:, 0])[..., None])[..., 0]  # (N, n)                     (1.4)
+    P0 = np.linalg.solve(C, np.linalg.solve(C, parameters.R).T)  # (n, n)                         (1.5)
+    y = y.copy()
+    y[:, 0] = np.nan  #                                                                           (1.6)
+    return parameters._replace(m0=m0, P0=0.5 * (P0 + P0.T), B0=None), y
+
+
+def check_diffuse(C: Array, y: Array) -> None:
+    """Raise ValueError unless the first observations y[:, 0] (N, p) determine the states through C (p, n)."""
+    if C.shape[0] != C.shape[1]:
+        raise ValueError(f"kalman: a diffuse start needs as many observed numbers as states, C (p, n) with p = n, got C {C.shape}")
+    if np.isnan(y[:, 0]).any():
+        sequence = int(np.flatnonzero(np.isnan(y[:, 0]).any(1))[0])
+        raise ValueError(
+            f"kalman: a diffuse start needs the first observation, which is missing in sequence {sequence}; leave out what precedes it"
+        )
