@@ -11,7 +11,6 @@ import xml.etree.ElementTree as ET
 import zipfile
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
-from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +22,7 @@ from minirnn.data.sources.source import Source
 from minirnn.errors import MinirnnError
 
 VOICES = 4
-OPENING = 10  # intervals at the beginning of the soprano that make a tune
+OPENING = 8  # beats that tell a tune
 VALID = TEST = 0.2  # shares of the chorales, about
 
 _SEMITONES = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
@@ -48,8 +47,7 @@ def load(data_dir: str | None = None, seed: int = 0) -> Series:
         score = tuple(map(tuple, voices))
         if len(voices) == VOICES and score not in seen:
             seen.add(score)
-            pitches = [note.pitch for note in voices[0][: OPENING + 1]]
-            tunes.setdefault(tuple(b - a for a, b in pairwise(pitches)), []).append(piano_roll(voices))
+            tunes.setdefault(_tune(voices[0]), []).append(piano_roll(voices))
     groups = list(tunes.values())
     order = np.random.default_rng(seed).permutation(len(groups))
     total = sum(map(len, groups))
@@ -91,6 +89,12 @@ def piano_roll(voices: Sequence[Sequence[Note]]) -> Numbers:
             if LOWEST <= pitch < LOWEST + KEYS:
                 roll[int(-(-start // 1)) : int(-(-(start + length) // 1)), pitch - LOWEST] = 1
     return roll
+
+
+def _tune(soprano: Sequence[Note]) -> tuple[int, ...]:
+    """The intervals between the highest notes of the first beats, so that neither the key nor a passing note makes another tune."""
+    opening = piano_roll([soprano])[:OPENING]
+    return tuple(np.diff(KEYS - opening[:, ::-1].argmax(axis=1)).tolist())
 
 
 def _scores() -> list[Path]:
