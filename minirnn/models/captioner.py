@@ -1,0 +1,288 @@
+"""Captioning: a convolutional network sees a picture, an LSTM with attention says what is on it.
+
+    F_0 = x,  F_k = relu(norm(conv(F_{k-1})))                                 each halves the picture, until there are few places
+    e_g = norm(W_e F_K[g] + p_g)                                              the feature grid: what is at place g, and where that is
+    m = max_g F_K[g],  v = relu(W_v [m; the same of parts of the picture])    what there is; what there is where, roughly
+    p(y_1..y_L | x) = prod_l p(y_l | y_<l, v)                                 Vinyals et al. 2015
+    h_l = LSTM(y_{l-1}, h_{l-1}),  h_0, c_0 = W_h v, W_c v
+    a_l = attention(h_l; e_1..e_G),  c_l = sum_g a_lg e_g                     Xu et al. 2015: where word l looks
+    p(y_l | y_<l, x) = softmax(W relu(U [h_l; c_l]))
+
+Xu et al. look before the LSTM's step and feed it what they see. Here, as in `Seq2Seq`, the attention comes after it, and so the LSTM runs
+over the whole caption in one fused call. Without attention v is all that the decoder knows of the picture.
+
+In training m alone must also say which words the caption has, in whatever order (word_weight; Fang et al. 2015):
+
+    loss = -1/R sum ln p(y_l | y_<l, x) - word_weight 1/N sum_n 1/|Y_n| sum of ln softmax(W_m m)_w over the set Y_n of n's words
+
+Otherwise a name is learnt only through the one step of the decoder that says it, where at first the attention looks everywhere.
+
+N pictures of 3 x S x S, L the longest caption, R the words of all captions with their ends, C channels, D grid features, H hidden.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from minirnn import decoding, ops
+from minirnn.autograd import no_grad
+from minirnn.data.vocabulary import BOS, EOS
+from minirnn.device import Array, array_module
+from minirnn.nn import (
+    LSTM,
+    Attention,
+    Conv2d,
+    Dropout,
+    Embedding,
+    GroupNorm,
+    LayerNorm,
+    Linear,
+    MaxPool2d,
+    Module,
+    Packed,
+    Parameter,
+    ReLU,
+    Sequential,
+    init,
+    pack_sequence,
+)
+from minirnn.nn.utils import evaluating
+from minirnn.random import Rng, generator
+from minirnn.tensor import Tensor
+
+GRID = 8  # places on a side of the feature grid, at the most
+GROUP = 16  # channels that are normalised together
+
+
+@dataclass(frozen=True)
+class CaptionerConfig:
+    """Hyper-parameters of `Captioner`.
+
+    Args:
+        vocabulary_size: pieces in the vocabulary, V.
+        picture_size: rows and columns of a picture, S.
+        channels: of the first convolution; the k-th one has k times as many.
+        grid_features: D, what the decoder sees of each place.
+        embedding: E, of a word.
+        hidden: H, units of the decoder.
+        attention: "none", or how a decoder state is compared with the places of the grid.
+        dropout: of v, of words' embeddings and before the output layer.
+        label_smoothing: share of the target probability that is spread over the vocabulary.
+        word_weight: weight in the loss of how well the picture's maxima tell the caption's words.
+    """
+
+    vocabulary_size: int = 0
+    picture_size: int = 0
+    channels: int = 32
+    grid_features: int = 128
+    embedding: int = 64
+    hidden: int = 256
+    attention: Literal["none", "dot", "general", "additive"] = "general"
+    dropout: float = 0.0
+    label_smoothing: float = 0.0
+    word_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("channels", "grid_features", "embedding", "hidden"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("dropout", "label_smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
+        if not self.word_weight >= 0:
+            raise ValueError(f"word_weight must not be negative, got {self.word_weight}")
+        if self.attention == "dot" and self.grid_features != self.hidden:
+            raise ValueError(
+                f"attention=dot compares states as they are, but a place has {self.grid_features} features and the decoder {self.hidden} "
+                "units; make them equal, or use attention=general"
+            )
+
+
+@dataclass(frozen=True)
+class CaptionBatch:
+    """Pictures with one caption each.
+
+    Args:
+        images: (N, 3, S, S) uint8.
+        captions: N arrays (L_n,) of piece numbers; begin and end are the model's to add.
+    """
+
+    images: Array
+    captions: Sequence[Array]
+
+    def __post_init__(self) -> None:
+        if len(self.images) != len(self.captions):
+            raise ValueError(f"CaptionBatch: {len(self.images)} pictures but {len(self.captions)} captions")
+
+    @property
+    def tokens(self) -> int:
+        """R, predictions that the decoder makes: every piece and one end mark for each caption."""
+        return sum(map(len, self.captions)) + len(self.captions)
+
+
+class DecoderState(NamedTuple):
+    """What the decoder carries from step to step, for B rows."""
+
+    h: Array  # (B, 1, H)
+    c: Array  # (B, 1, H)
+    grid: Array  # (B, G, D)
+    projected: Array | None  # (B, G, A)  what additive attention makes of the grid, once for all steps
+    attention: Array | None  # (B, G)  where the last step looked
+
+
+class Encoder(Module):
+    """From pictures (N, 3, S, S) to the feature grid (N, G, D), the vector v (N, H), and the largest features m (N, F)."""
+
+    def __init__(self, config: CaptionerConfig, rng: np.random.Generator) -> None:
+        C, D = config.channels, config.grid_features
+        layers: list[Module] = [Conv2d(3, C, 5, stride=2, padding=2, rng=rng), _norm(C), ReLU()]
+        side, stage = _halved(config.picture_size), 1
+        while side > GRID:
+            layers += [Conv2d(stage * C, (stage + 1) * C, 3, stride=2, padding=1, rng=rng), _norm((stage + 1) * C), ReLU()]
+            side, stage = _halved(side), stage + 1
+        layers += [Conv2d(stage * C, (stage + 1) * C, 3, padding=1, rng=rng), _norm((stage + 1) * C), ReLU()]
+        self.side, self.features = side, (stage + 1) * C
+        self.stack = Sequential(*layers)
+        self.feature = Linear(self.features, D, rng=rng)
+        self.place = init.normal_(Parameter(np.empty((side * side, D), np.float32)), rng=rng)
+        self.norm = LayerNorm(D)
+        window, stride = max(1, side // 2), max(1, side // 4)
+        self.parts = MaxPool2d(window, stride)
+        count = (side - window) // stride + 1
+        self.vector = Linear((1 + count * count) * self.features, config.hidden, rng=rng)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        maps = self.stack(x)  # (N, features, P, P)
+        flat = maps.reshape((len(x), self.features, self.side * self.side)).swapaxes(1, 2)  # (N, G, features)
+        parts = self.parts(maps).reshape((len(x), -1))
+        top = ops.max(flat, 1)  # (N, features)
+        v = ops.relu(self.vector(ops.concatenate([top, parts], axis=1)))
+        return self.norm(self.feature(flat) + self.place), v, top
+
+
+class Captioner(Module):
+    """A convolutional encoder and an LSTM decoder with attention over the picture."""
+
+    def __init__(self, config: CaptionerConfig, *, kernel: str | None = None, rng: Rng = None) -> None:
+        rng = generator(rng)
+        self.config = config
+        E, H, D = config.embedding, config.hidden, config.grid_features
+        self.encoder = Encoder(config, rng)
+        self.first_h = Linear(H, H, rng=rng)
+        self.first_c = Linear(H, H, rng=rng)
+        self.embedding = Embedding(config.vocabulary_size, E, rng=rng)
+        self.decoder = LSTM(E, H, kernel=kernel, rng=rng)
+        self.attention = None if config.attention == "none" else Attention(config.attention, H, D, rng=rng)
+        self.readout = Linear(H if self.attention is None else H + D, H, rng=rng)
+        self.output = Linear(H, config.vocabulary_size, rng=rng)
+        self.words = Linear(self.encoder.features, config.vocabulary_size, rng=rng)
+        self.dropout = Dropout(config.dropout, rng=rng)
+
+    def loss(self, batch: CaptionBatch) -> Tensor:
+        """Mean over the words of the captions, ends included, of -ln p(y_l | y_<l, x), with the reference as y_<l (teacher forcing).
+
+        To this comes what m does not know of the words, times word_weight.
+        """
+        logits, top = self._forced(batch)
+        loss = ops.cross_entropy(logits, _targets(batch).rows.data, label_smoothing=self.config.label_smoothing)
+        return loss + self._word_loss(top, batch.captions) * self.config.word_weight if self.config.word_weight else loss
+
+    def _word_loss(self, top: Tensor, captions: Sequence[Array]) -> Tensor:
+        wanted = np.zeros((len(captions), self.config.vocabulary_size), top.dtype)
+        for row, caption in zip(wanted, captions, strict=True):
+            row[caption] = 1
+        wanted /= np.maximum(wanted.sum(1, keepdims=True), 1)  # (N, V)
+        xp = array_module(top.data)
+        return -ops.sum(ops.log_softmax(self.words(top)) * Tensor(xp.asarray(wanted))) / len(captions)
+
+    def log_likelihood(self, batch: CaptionBatch) -> Array:
+        """ln p(y | x) of each pair, summed over its words: (N,), without gradients. Call `eval()` before, or dropout takes part."""
+        targets = _targets(batch)
+        with no_grad():
+            losses = ops.cross_entropy(self.logits(batch), targets.rows.data, reduction="none").data  # (R,)
+        return -np.bincount(targets.packing.sequence, losses, len(batch.captions))
+
+    def logits(self, batch: CaptionBatch) -> Tensor:
+        """The decoder's output under teacher forcing: (R, V), packed rows in the order of `Packing([len(y) + 1 for y in captions])`."""
+        return self._forced(batch)[0]
+
+    def _forced(self, batch: CaptionBatch) -> tuple[Tensor, Tensor]:
+        """The logits (R, V), and m (N, F)."""
+        grid, top, h0, c0 = self._encode(batch.images)
+        shifted = pack_sequence([np.concatenate(([BOS], y)) for y in batch.captions])
+        words = Packed(self.dropout(self.embedding(shifted.rows)), shifted.packing)
+        states, _ = self.decoder(words, (h0, c0))
+        features = states.rows  # (R, H)
+        if self.attention is not None:
+            features = ops.concatenate([features, self.attention.of_rows(states, grid)], axis=1)
+        return self.output(self.dropout(ops.relu(self.readout(features)))), top
+
+    def _encode(self, images: Array) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The grid (N, G, D), m (N, F), and the decoder's initial states (1, N, H)."""
+        S = self.config.picture_size
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (3, S, S):
+            raise ValueError(f"Captioner: images must be uint8 (N, 3, S, S) with S = picture_size = {S}, got {images.dtype} {images.shape}")
+        xp, dtype = array_module(self.output.weight.data), self.output.weight.dtype
+        x = xp.asarray(images).astype(dtype) / dtype.type(127.5) - dtype.type(1)
+        grid, v, top = self.encoder(Tensor(x))
+        v = self.dropout(v)
+        return grid, top, ops.tanh(self.first_h(v))[None], self.first_c(v)[None]
+
+    def start(self, images: Array) -> DecoderState:
+        """The state before the first step, for pictures (N, 3, S, S)."""
+        with no_grad():
+            grid, _, h, c = self._encode(images)
+            projected = None if self.attention is None else self.attention.project(grid)
+        blank = None if self.attention is None else np.zeros(grid.shape[:2], grid.dtype)
+        return DecoderState(h.data.swapaxes(0, 1), c.data.swapaxes(0, 1), grid.data, None if projected is None else projected.data, blank)
+
+    def step(self, tokens: Array, state: DecoderState) -> tuple[Array, DecoderState]:
+        """The log-probabilities (B, V) of the word after `tokens` (B,), and the state after it."""
+        with no_grad():
+            x = self.embedding(tokens[None])  # (1, B, E)
+            states, (h, c) = self.decoder(x, tuple(Tensor(np.ascontiguousarray(s.swapaxes(0, 1))) for s in (state.h, state.c)))
+            features, look = states[0], None
+            if self.attention is not None:
+                projected = None if state.projected is None else Tensor(state.projected)
+                context, weights = self.attention(states.swapaxes(0, 1), Tensor(state.grid), None, projected)  # (B, 1, D), (B, 1, G)
+                features, look = ops.concatenate([features, context[:, 0]], axis=1), weights.data[:, 0]
+            log_probs = ops.log_softmax(self.output(ops.relu(self.readout(features))))
+        return log_probs.data, state._replace(h=h.data.swapaxes(0, 1), c=c.data.swapaxes(0, 1), attention=look)
+
+    def select(self, state: DecoderState, rows: Array) -> DecoderState:
+        return DecoderState(*[None if array is None else array[rows] for array in state])
+
+    def caption(
+        self, images: Array, *, beam: int = 1, length_penalty: float = 1.0, max_length: int = 40, batch_size: int = 64
+    ) -> list[decoding.Hypothesis]:
+        """The best caption of each picture (N, 3, S, S): greedy, or by beam search where `beam` > 1. Attention is (L or L + 1, P, P)."""
+        found: list[decoding.Hypothesis] = []
+        options: dict[str, Any] = {"bos": BOS, "eos": EOS, "max_length": max_length}
+        search: Callable[..., list[decoding.Hypothesis]] = decoding.greedy
+        if beam > 1:
+            search, options = decoding.beam_search, {**options, "beam": beam, "length_penalty": length_penalty}
+        with evaluating(self):
+            for begin in range(0, len(images), batch_size):
+                batch = images[begin : begin + batch_size]
+                found += search(self, self.start(batch), len(batch), **options)
+        square = (-1, self.encoder.side, self.encoder.side)
+        return [dataclasses.replace(h, attention=None if h.attention is None else h.attention.reshape(square)) for h in found]
+
+
+def _norm(channels: int) -> GroupNorm:
+    return GroupNorm(channels // GROUP if channels % GROUP == 0 else 1, channels)
+
+
+def _halved(side: int) -> int:
+    """What a convolution of stride 2 leaves."""
+    return (side + 1) // 2
+
+
+def _targets(batch: CaptionBatch) -> Packed:
+    """What the decoder should say: each caption and its end, as packed rows (R,)."""
+    return pack_sequence([np.concatenate((y, [EOS])) for y in batch.captions])
