@@ -53,8 +53,6 @@ def add(commands: Commands) -> None:
 def models() -> str:
     """Every model with its summary and, with their defaults, the settings that `--set` changes."""
     from dataclasses import asdict
-    from textwrap import fill
-
     from minirnn.training import registry
 
     lines = ["models, and what --set changes of each (with the defaults)"]
@@ -63,8 +61,16 @@ def models() -> str:
         settings = asdict(task.config_type()) | asdict(task.training)
         shown = " ".join(f"{key}={value}" for key, value in settings.items() if key not in task.settled_by_data)
         lines += [f"  {name}: {task.summary} (--data {task.default_data})"]
-        lines += [fill(shown, width=100, initial_indent="    ", subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)]
+        lines += [_filled(shown)]
+        for data, others in task.for_data.items():
+            lines += [_filled(f"with --data {data}: " + " ".join(f"{key}={value}" for key, value in others.items()))]
     return "\n".join(lines)
+
+
+def _filled(text: str) -> str:
+    from textwrap import fill
+
+    return fill(text, width=100, initial_indent="    ", subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -96,7 +102,8 @@ def new_run(
     from minirnn.training.settings import apply
 
     task = registry.find(name)
-    config, training = apply(settings or {}, task.config_type(), task.training)
+    defaults = task.for_data.get(data or task.default_data, {})
+    config, training = apply({**defaults, **(settings or {})}, task.config_type(), task.training)
     folder = out if out is not None else new_folder(folder_name or name)
     check_free(folder)
     return Run(

@@ -127,6 +127,7 @@ class Task(ABC, Generic[Config, Batch]):
     config_type: ClassVar[type[Any]]  # the frozen dataclass of hyper-parameters; every field has a default and can be `--set`
     settled_by_data: ClassVar[frozenset[str]] = frozenset()  # fields of `config_type` that `build` overwrites; help does not show them
     training: ClassVar[TrainingOptions] = TrainingOptions()  # the model's own defaults
+    for_data: ClassVar[Mapping[str, Mapping[str, Any]]] = {}  # other defaults for some data sets, by name, as `--set` takes them
     default_data: ClassVar[str]  # what `--data` is when it is not given
     metric: ClassVar[Metric]
     demo: ClassVar[Demo]
