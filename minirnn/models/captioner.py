@@ -6,10 +6,10 @@
     p(y_1..y_L | x) = prod_l p(y_l | y_<l, v)                                 Vinyals et al. 2015
     h_l = LSTM(y_{l-1}, h_{l-1}),  h_0, c_0 = W_h v, W_c v
     a_l = attention(h_l; e_1..e_G),  c_l = sum_g a_lg e_g                     Xu et al. 2015: where word l looks
-    p(y_l | y_<l, x) = softmax(W relu(U [h_l; c_l]))
+    p(y_l | y_<l, x) = softmax(W relu(U [h_l; c_l; m]))
 
 Xu et al. look before the LSTM's step and feed it what they see. Here, as in `Seq2Seq`, the attention comes after it, and so the LSTM runs
-over the whole caption in one fused call. Without attention v is all that the decoder knows of the picture.
+over the whole caption in one fused call. Without attention v and m are all that the decoder knows of the picture.
 
 In training m alone must also say which words the caption has, in whatever order (word_weight; Fang et al. 2015):
 
@@ -17,7 +17,8 @@ In training m alone must also say which words the caption has, in whatever order
 
 Otherwise a name is learnt only through the one step of the decoder that says it, where at first the attention looks everywhere.
 
-N pictures of 3 x S x S, L the longest caption, R the words of all captions with their ends, C channels, D grid features, H hidden.
+N pictures of 3 x S x S, L the longest caption, R the words of all captions with their ends, C channels, F those of the last convolution,
+G places of the grid, D features of each, H hidden.
 """
 
 from __future__ import annotations
@@ -130,6 +131,7 @@ class DecoderState(NamedTuple):
 
     h: Array  # (B, 1, H)
     c: Array  # (B, 1, H)
+    top: Array  # (B, F)  m, the largest of each feature
     grid: Array  # (B, G, D)
     projected: Array | None  # (B, G, A)  what additive attention makes of the grid, once for all steps
     attention: Array | None  # (B, G)  where the last step looked
@@ -149,7 +151,7 @@ class Encoder(Module):
         self.side, self.features = side, (stage + 1) * C
         self.stack = Sequential(*layers)
         self.feature = Linear(self.features, D, rng=rng)
-        self.place = init.normal_(Parameter(np.empty((side * side, D), np.float32)), rng=rng)
+        self.place = init.normal_(Parameter(np.empty((side * side, D), np.float32)), std=0.3, rng=rng)
         self.norm = LayerNorm(D)
         window, stride = max(1, side // 2), max(1, side // 4)
         self.parts = MaxPool2d(window, stride)
@@ -178,7 +180,7 @@ class Captioner(Module):
         self.embedding = Embedding(config.vocabulary_size, E, rng=rng)
         self.decoder = LSTM(E, H, kernel=kernel, rng=rng)
         self.attention = None if config.attention == "none" else Attention(config.attention, H, D, rng=rng)
-        self.readout = Linear(H if self.attention is None else H + D, H, rng=rng)
+        self.readout = Linear(H + self.encoder.features + (0 if self.attention is None else D), H, rng=rng)
         self.output = Linear(H, config.vocabulary_size, rng=rng)
         self.words = Linear(self.encoder.features, config.vocabulary_size, rng=rng)
         self.dropout = Dropout(config.dropout, rng=rng)
@@ -217,10 +219,10 @@ class Captioner(Module):
         shifted = pack_sequence([np.concatenate(([BOS], y)) for y in batch.captions])
         words = Packed(self.dropout(self.embedding(shifted.rows)), shifted.packing)
         states, _ = self.decoder(words, (h0, c0))
-        features = states.rows  # (R, H)
+        seen = [states.rows, ops.take_rows(top, states.packing.sequence)]  # (R, H), (R, F)
         if self.attention is not None:
-            features = ops.concatenate([features, self.attention.of_rows(states, grid)], axis=1)
-        return self.output(self.dropout(ops.relu(self.readout(features)))), top
+            seen.append(self.attention.of_rows(states, grid))  # (R, D)
+        return self.output(self.dropout(ops.relu(self.readout(ops.concatenate(seen, axis=1))))), top
 
     def _encode(self, images: Array) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The grid (N, G, D), m (N, F), and the decoder's initial states (1, N, H)."""
@@ -236,22 +238,23 @@ class Captioner(Module):
     def start(self, images: Array) -> DecoderState:
         """The state before the first step, for pictures (N, 3, S, S)."""
         with no_grad():
-            grid, _, h, c = self._encode(images)
+            grid, top, h, c = self._encode(images)
             projected = None if self.attention is None else self.attention.project(grid)
         blank = None if self.attention is None else np.zeros(grid.shape[:2], grid.dtype)
-        return DecoderState(h.data.swapaxes(0, 1), c.data.swapaxes(0, 1), grid.data, None if projected is None else projected.data, blank)
+        keys = None if projected is None else projected.data
+        return DecoderState(h.data.swapaxes(0, 1), c.data.swapaxes(0, 1), top.data, grid.data, keys, blank)
 
     def step(self, tokens: Array, state: DecoderState) -> tuple[Array, DecoderState]:
         """The log-probabilities (B, V) of the word after `tokens` (B,), and the state after it."""
         with no_grad():
             x = self.embedding(tokens[None])  # (1, B, E)
             states, (h, c) = self.decoder(x, tuple(Tensor(np.ascontiguousarray(s.swapaxes(0, 1))) for s in (state.h, state.c)))
-            features, look = states[0], None
+            seen, look = [states[0], Tensor(state.top)], None
             if self.attention is not None:
                 projected = None if state.projected is None else Tensor(state.projected)
                 context, weights = self.attention(states.swapaxes(0, 1), Tensor(state.grid), None, projected)  # (B, 1, D), (B, 1, G)
-                features, look = ops.concatenate([features, context[:, 0]], axis=1), weights.data[:, 0]
-            log_probs = ops.log_softmax(self.output(ops.relu(self.readout(features))))
+                seen, look = [*seen, context[:, 0]], weights.data[:, 0]
+            log_probs = ops.log_softmax(self.output(ops.relu(self.readout(ops.concatenate(seen, axis=1)))))
         return log_probs.data, state._replace(h=h.data.swapaxes(0, 1), c=c.data.swapaxes(0, 1), attention=look)
 
     def select(self, state: DecoderState, rows: Array) -> DecoderState:
