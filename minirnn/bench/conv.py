@@ -1,6 +1,6 @@
 """Convolutions forward and backward, one by one and in an encoder, against PyTorch and against their matrix products.
 
-    python -m minirnn.bench.conv [--batch 32] [--picture-size 64] [--rounds 9] [--json]
+    python -m minirnn.bench.conv [--batch 32] [--picture-size 64] [--rounds 9] [--return-memory] [--json]
 
 The layers are those of a captioner's encoder: each convolution is followed by group normalisation and relu, and pictures need no gradient.
 Before anything is timed, the output and all gradients of every convolution must agree with the definition, summed by NumPy in float64, and
@@ -8,7 +8,8 @@ with PyTorch where it is installed; those of the encoder, made float64, with PyT
 number across relu's zero, a gradient jumps.
 
 All take turns, so that whatever else the machine does meets all of them: a ratio is that of one turn, and the median and the extremes are
-shown. The floor is the time that NumPy needs for the matrix products with nothing between them. PyTorch gets as many threads as minirnn.
+shown. The floor is the time that NumPy needs for the matrix products with nothing between them. PyTorch gets as many threads as minirnn,
+and memory that is freed stays with the process (see `minirnn.training.memory`) unless --return-memory is given.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from minirnn.autograd import grad
 from minirnn.errors import MinirnnError
 from minirnn.kernels import workers
 from minirnn.tensor import Tensor
+from minirnn.training.memory import keep_freed
 
 Array = np.ndarray[Any, Any]
 Run = Callable[[], list[Array]]  # forward and backward: the output, and the gradients of its product with a given array
@@ -142,6 +144,8 @@ def run(arguments: argparse.Namespace) -> int:
     """What the command line asks for."""
     if arguments.picture_size < LEAST:
         raise MinirnnError(f"--picture-size must be at least {LEAST}, got {arguments.picture_size}")
+    if not arguments.return_memory:
+        keep_freed()
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None  # before our own work is part of it
     torch_version = _torch_version()
     results = []
@@ -152,7 +156,13 @@ def run(arguments: argparse.Namespace) -> int:
         if not arguments.json:
             _print(results[-1])
     if arguments.json:
-        described = {"batch": arguments.batch, "picture_size": arguments.picture_size, "threads": workers.count(), "load": load}
+        described = {
+            "batch": arguments.batch,
+            "picture_size": arguments.picture_size,
+            "return_memory": arguments.return_memory,
+            "threads": workers.count(),
+            "load": load,
+        }
         print(json.dumps({**described, "torch": torch_version, "results": [asdict(result) for result in results]}))
     return 0
 
@@ -162,6 +172,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", metavar="N", type=_positive, default=32, help="pictures (default: 32)")
     parser.add_argument("--picture-size", metavar="S", type=_positive, default=64, help="their rows and columns (default: 64)")
     parser.add_argument("--rounds", metavar="R", type=_positive, default=9, help="turns that are timed (default: 9)")
+    parser.add_argument("--return-memory", action="store_true", help="let the C library return freed memory to the system")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 

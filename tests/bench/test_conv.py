@@ -58,7 +58,7 @@ def test_ratios_are_of_one_turn() -> None:
 @pytest.mark.usefixtures("no_torch")
 def test_reports(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conv.cases, "__defaults__", (SMALL,))
-    options = ["--batch", "2", "--picture-size", "8", "--rounds", "3"]
+    options = ["--batch", "2", "--picture-size", "8", "--rounds", "3", "--return-memory"]
     assert main(options) == 0
     assert "no PyTorch here" in capsys.readouterr().out
     assert main([*options, "--json"]) == 0
