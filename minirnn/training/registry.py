@@ -13,6 +13,7 @@ _TASKS: dict[str, str | type[Task[Any, Any]]] = {
     "seq2seq": "minirnn.training.tasks.translation:TranslationTask",
     "captioner": "minirnn.training.tasks.captioner:CaptionerTask",
     "vae": "minirnn.training.tasks.vae:VAETask",
+    "kalman": "minirnn.training.tasks.kalman:KalmanTask",
     "ssm": "minirnn.training.tasks.ssm:SSMTask",
 }
 
