@@ -65,7 +65,8 @@ def learn(
 ) -> Result:
     """Train one model and hold its bounds against the exact log-likelihood.
 
-    `held_out` is the number of series that bounds are taken on, `sizes` replace those of the model. Adam, its rate falling to 0 as a cosine, on series drawn afresh; the weights judged are averages over the last hundred updates or so.
+    `held_out` is the number of series that bounds are taken on, `sizes` replace those of the model. Adam, its rate falling to 0 as a
+    cosine, on series drawn afresh; the weights judged are averages over the last hundred updates or so.
     """
     rng, begin = np.random.default_rng(seed), time.perf_counter()
     model = NeuralSSM(NeuralSSMConfig(observed=3, posterior=posterior, **{**SIZES, **sizes}), rng=seed)
