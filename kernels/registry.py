@@ -154,8 +154,8 @@ def explain(T: int, N: int, D: int, H: int, dtype: Any = "float32", device: str 
             verdict = f"can run; {chosen.name} is preferred for fewer than {candidate.least_steps} steps"
         else:
             verdict = f"can run; {chosen.name} is preferred"
-        lines.append(f"  {candidate.name:<10}{candidate.where}: {candidate.how}")
-        lines.append(f"  {'':<10}{verdict}")
+        lines.append(f"  {candidate.name:<12}{candidate.where}: {candidate.how}")
+        lines.append(f"  {'':<12}{verdict}")
     costs = _kalman_costs(T, N, D, H, np.dtype(dtype)) if cell == "kalman" else _costs(T, N, D, H, np.dtype(dtype), cell, measure)
     return "\n".join([*lines, "", *costs])
 
@@ -311,6 +311,11 @@ def _register_all() -> None:
                 module=None,
             )
         )
+    for name, how in (
+        ("square_root", "factors of the covariances in place of them: half as many digits do; no derivative"),
+        ("parallel", "all time steps at once, by an associative scan; no derivative"),
+    ):
+        register(Kernel("kalman", name, where="any CPU", how=how, module=f"minirnn.kernels.kalman.{name}", devices=("cpu",)))
 
 
 _register_all()

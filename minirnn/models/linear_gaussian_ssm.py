@@ -14,11 +14,12 @@ N sequences, T steps of the longest, n numbers in z_t, p in x_t, k in u_t.
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any, NamedTuple, Self, TypeAlias
+from typing import Any, Literal, NamedTuple, Self, TypeAlias
 
 import numpy as np
 
@@ -32,6 +33,7 @@ from minirnn.random import Rng, generator
 from minirnn.tensor import Tensor
 
 Series: TypeAlias = "Array | Sequence[Array]"  # (T, p), (N, T, p) or a list of (T_n, p)
+Form: TypeAlias = Literal["covariance", "square_root", "parallel"]
 LEARNT = {"mean": "m0", "covariance": "P0"}  # names here and in the kernels, where they differ
 
 
@@ -188,27 +190,29 @@ class LinearGaussianSSM(Module):
             z[:, t] = z[:, t - 1] @ m.A.T + b[:, t] + eps[:, t] @ self.B.data.T
         return Sample(z, z @ m.C.T + m.parameters(u).d + psi @ self.D.data.T)
 
-    def filter(self, x: Series, lengths: Any = None, inputs: Series | None = None) -> Filtered:
+    def filter(self, x: Series, lengths: Any = None, inputs: Series | None = None, form: Form = "covariance") -> Filtered:
         """p(z_t | x_<t) and p(z_t | x_<=t) of every step, and ln p(x_t | x_<t). One sequence is a batch of one.
 
         x          (T, p), (N, T, p) or a list of (T_n, p); NaN where nothing was observed
         lengths    (N,) where sequences in one array have different lengths; what follows their ends is never looked at
         inputs     u, like x with k in place of p
+        form       square_root for badly conditioned problems, in float32 above all; parallel does all steps at once (long sequences
+                   without Numba). Both are NumPy's alone, and give what "covariance" gives.
         """
         batch = self.observations(x, lengths, inputs)
         parameters, y = self._start(batch)
-        return self._kernel(batch).filter(parameters, y, batch.lengths)  # type: ignore[no-any-return]
+        return self._kernel(batch, form).filter(parameters, y, batch.lengths)  # type: ignore[no-any-return]
 
-    def smooth(self, x: Series, lengths: Any = None, inputs: Series | None = None) -> Smoothed:
+    def smooth(self, x: Series, lengths: Any = None, inputs: Series | None = None, form: Form = "covariance") -> Smoothed:
         """p(z_t | x_1..x_T) of every step, and Cov[z_t, z_{t-1} | x_1..x_T]. Arguments as for `filter`."""
         batch = self.observations(x, lengths, inputs)
         parameters, y = self._start(batch)
-        kernel = self._kernel(batch)
+        kernel = self._kernel(batch, form)
         return kernel.smooth(parameters, kernel.filter(parameters, y, batch.lengths))  # type: ignore[no-any-return]
 
-    def log_likelihood(self, x: Series, lengths: Any = None, inputs: Series | None = None) -> Array:
+    def log_likelihood(self, x: Series, lengths: Any = None, inputs: Series | None = None, form: Form = "covariance") -> Array:
         """ln p(x_1..x_T) of each sequence, in nats: (N,). With a diffuse start, ln p(x_2..x_T | x_1)."""
-        return self.filter(x, lengths, inputs).log_likelihood
+        return self.filter(x, lengths, inputs, form).log_likelihood
 
     def observe(self, mean: Array, cov: Array, inputs: Array | None = None) -> tuple[Array, Array]:
         """Mean (N, T, p) and covariance (N, T, p, p), noise included, of x_t where z_t has these (N, T, n), (N, T, n, n)."""
@@ -263,8 +267,8 @@ class LinearGaussianSSM(Module):
 
         learn   any of "A", "F", "b", "Q", "C", "G", "d", "R", "mean", "covariance"; None: all that the model has
 
-        It never falls. The covariances that are learnt stay positive definite: none gets below eps^(3/4) of the mean squares of what it
-        is the noise of, so that no number of iterations ends in a NaN, not even for data that the model fits exactly.
+        But for rounding it never falls. Covariances that are learnt stay positive definite: none gets below eps^(3/4) of the mean squares
+        of what it is the noise of, so no number of iterations ends in a NaN, not even for data that the model fits exactly.
         """
         chosen = self.learnable() if learn is None else frozenset(learn)
         if unknown := chosen - self.learnable():
@@ -275,7 +279,11 @@ class LinearGaussianSSM(Module):
         likelihoods = np.empty(iterations)
         for i in range(iterations):
             parameters, y = self._start(batch)
-            filtered = kernel.filter(parameters, y, batch.lengths)
+            try:
+                filtered = kernel.filter(parameters, y, batch.lengths)
+            except np.linalg.LinAlgError:  # the covariances have no digits left: from here on by square roots
+                kernel = registry.load("kalman", "square_root")
+                filtered = kernel.filter(parameters, y, batch.lengths)
             likelihoods[i] = filtered.log_likelihood.sum()
             smoothed = kernel.smooth(parameters, filtered)
             names = {LEARNT.get(name, name) for name in chosen}
@@ -319,7 +327,11 @@ class LinearGaussianSSM(Module):
             raise ValueError("LinearGaussianSSM: inputs must be finite; only observations may be missing")
         return np.broadcast_to(u, (N, T, k))
 
-    def _kernel(self, batch: Observations) -> Any:
+    def _kernel(self, batch: Observations, form: Form = "covariance") -> Any:
+        if form in ("square_root", "parallel"):
+            return importlib.import_module(f"minirnn.kernels.kalman.{form}")
+        if form != "covariance":
+            raise ValueError(f"LinearGaussianSSM: form must be covariance, square_root or parallel, got {form!r}")
         N, T, _ = batch.x.shape
         chosen = registry.choose("kalman", dtype=self.A.dtype, device=self._device(), kernel=self.kernel, T=T, N=N, H=self.config.states)
         return registry.load("kalman", chosen.name)
