@@ -2,5 +2,5 @@
 
 Both keep what the backward pass needs of every row, which then has no product of a weight's gradient within the steps: these are one
 product each, over all rows, at the end. With sizes of some dozen to some hundred units the time goes into the calls and the products of one
-step; the primitive operations of the tape take about ten times as long.
+step; primitive operations, each with its place on the tape, take several times as long.
 """

@@ -429,6 +429,8 @@ def resample(weights: Array, rng: np.random.Generator, how: Resampling = "system
 
 def _parts(batch: Sequence[Any], samples: int) -> list[Sequence[Any]]:
     """The batch in pieces of at most ROWS frames times samples, or of one series."""
+    if samples < 1:
+        raise ValueError(f"samples must be at least 1, got {samples}")
     parts: list[list[Any]] = [[]]
     rows = 0
     for series in batch:

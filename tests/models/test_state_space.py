@@ -213,5 +213,7 @@ def test_names_that_do_not_exist_are_refused() -> None:
         small("both")
     with pytest.raises(ValueError, match='bound must be "elbo", "iwae" or "fivo", got \'vimco\''):
         small("filtering").log_likelihood(series([2]), bound="vimco")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="samples must be at least 1, got 0"):
+        small("filtering").log_likelihood(series([2]), samples=0)
     with pytest.raises(ValueError, match='resampling must be "systematic" or "multinomial", got \'none\''):
         resample(np.ones((1, 2)) / 2, np.random.default_rng(0), "none")  # type: ignore[arg-type]
