@@ -53,6 +53,7 @@ def add(commands: Commands) -> None:
 def models() -> str:
     """Every model with its summary and, with their defaults, the settings that `--set` changes."""
     from dataclasses import asdict
+
     from minirnn.training import registry
 
     lines = ["models, and what --set changes of each (with the defaults)"]

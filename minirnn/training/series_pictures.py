@@ -45,8 +45,7 @@ def fan(
             axes.plot(after[: len(truth)], truth[:, d], ".", color="tab:red", markersize=4, label="what came")
         axes.set_ylabel(columns[d])
         axes.grid(alpha=0.3)
-    panels[0].legend(loc="upper left", fontsize=8, ncols=5)
-    return save(picture, path)
+    return _finished(picture, panels, path)
 
 
 def filled(
@@ -81,8 +80,7 @@ def filled(
         axes.plot(t, mean[:, d], color="tab:blue", label="filtered")
         axes.set_ylabel(columns[d])
         axes.grid(alpha=0.3)
-    panels[0].legend(loc="upper left", fontsize=8, ncols=5)
-    return save(picture, path)
+    return _finished(picture, panels, path)
 
 
 def trajectories(series: Sequence[Numbers], titles: Sequence[str], columns: Sequence[str], path: Path) -> Path:
@@ -95,6 +93,12 @@ def trajectories(series: Sequence[Numbers], titles: Sequence[str], columns: Sequ
         axes.grid(alpha=0.3)
         axes.margins(x=0)
     picture.axes[0].legend(loc="upper right", fontsize=8, ncols=PANELS)
+    return save(picture, path)
+
+
+def _finished(picture: Any, panels: list[Any], path: Path) -> Path:
+    panels[0].legend(loc="lower left", bbox_to_anchor=(0, 1), fontsize=8, ncols=5, frameon=False)
+    panels[-1].set_xlabel("time")
     return save(picture, path)
 
 

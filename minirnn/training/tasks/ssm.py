@@ -336,7 +336,7 @@ class SSMTask(Task[SSMTaskConfig, Pieces]):
         return values
 
     def samples(self, count: int, split: Split = "test") -> list[dict[str, str]]:
-        """Each series up to its last quarter, what the model thinks comes next, and what came."""
+        """Of each series, what the model thinks comes after three quarters of it, with the middle 90 % of its draws, and what came."""
         series, rows, rng = getattr(self.series, split), [], np.random.default_rng(0)
         for k in sorted(rng.choice(len(series), min(count, len(series)), replace=False)):
             x = series[k]
@@ -345,7 +345,7 @@ class SSMTask(Task[SSMTaskConfig, Pieces]):
                 continue
             steps = min(5, len(x) - cut)
             draws = self._continued(x[:cut], steps, rng)
-            rows.append({"series": str(k + 1), "seen": f"{cut} frames", **self._row(draws, x[cut : cut + steps])})
+            rows.append({"series": str(k + 1), **self._row(draws, x[cut : cut + steps])})
         return rows
 
     def _row(self, draws: Numbers, truth: Numbers) -> dict[str, str]:
@@ -353,10 +353,10 @@ class SSMTask(Task[SSMTaskConfig, Pieces]):
             names = np.array(self.form.columns)
             return {"next chord, one draw": " ".join(names[draws[0, 0] == 1]), "what came": " ".join(names[truth[0] == 1])}
         low, median, high = np.quantile(draws[:, -1], [0.05, 0.5, 0.95], axis=0)
-        steps, cells = len(truth), {}
-        for d, name in enumerate(self.form.columns[:3]):
-            cells[f"{name}, {steps} frames later"] = f"{median[d]:.3g} ({low[d]:.3g} to {high[d]:.3g})"
-            cells[f"{name}, what came"] = f"{truth[-1, d]:.3g}"
+        cells = {}
+        for d, name in enumerate(self.form.columns[:2]):
+            cells[f"{name} {len(truth)} frames later"] = f"{median[d]:.2g} ({low[d]:.2g} to {high[d]:.2g})"
+            cells[f"{name} came"] = f"{truth[-1, d]:.2g}"
         return cells
 
     def describe(self) -> str:
@@ -387,7 +387,7 @@ class SSMTask(Task[SSMTaskConfig, Pieces]):
         """A series filtered, and a gap in its middle filled if the model takes gaps."""
         scaling, seen, draws = self.form.scaling, x.copy(), None
         if self.config.missing:
-            seen[len(x) * 2 // 5 : len(x) * 11 // 20] = np.nan
+            seen[len(x) * 2 // 5 : len(x) // 2] = np.nan
             draws = scaling.undo(self.model.impute(scaling.apply(seen), DRAWS, rng))
         mean = scaling.undo(self.model.filter(scaling.apply(seen), DRAWS, rng).observation)
         return series_pictures.filled(seen, mean, draws, self.form.columns, path, truth=x)
@@ -428,10 +428,10 @@ def _transposed(roll: Numbers, semitones: int) -> Numbers:
 
 def _gaps(frames: int, share: float, rng: np.random.Generator) -> Array:
     """Which of the frames are hidden, (T,): stretches of some 10, and about `share` in all."""
-    hidden = np.zeros(frames, np.bool_)
-    for start in np.flatnonzero(rng.random(frames) < share / GAP):
+    hidden = np.zeros(frames + 2 * GAP, np.bool_)  # a gap may have begun before the first frame
+    for start in np.flatnonzero(rng.random(len(hidden)) < share / GAP):
         hidden[start : start + 1 + rng.integers(2 * GAP - 1)] = True
-    return hidden
+    return hidden[2 * GAP :]
 
 
 def _played(roll: Numbers, path: Path) -> list[Path]:
