@@ -122,7 +122,9 @@ def new_run(
 def train_new(run: Run, quiet: bool, prepared: Callable[[Task[Any, Any]], None] = lambda task: None) -> tuple[Task[Any, Any], Outcome]:
     """Train from the beginning; `prepared` is called with the task before the first update."""
     from minirnn.training import Trainer, progress
+    from minirnn.training.memory import keep_freed
 
+    keep_freed()
     with kernel_for(run.kernel, run.device):
         task = _on_device(run.start(), run.device)
         trainer = Trainer(task, run.training, run.seed, run, progress.make(task.unit, quiet))
@@ -184,8 +186,10 @@ def _resume(arguments: argparse.Namespace) -> tuple[Run, Task[Any, Any], Outcome
     from dataclasses import replace
 
     from minirnn.training import Run, Trainer, progress
+    from minirnn.training.memory import keep_freed
     from minirnn.training.settings import apply
 
+    keep_freed()
     run = Run.open(arguments.resume)
     given = [option for name, option in SETTLED.items() if getattr(arguments, name) is not None] + ["--set"] * bool(arguments.set)
     if given:
