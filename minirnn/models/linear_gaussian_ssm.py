@@ -227,11 +227,10 @@ class LinearGaussianSSM(Module):
         """
         if steps < 1 or not 0 < level < 1:
             raise ValueError(f"LinearGaussianSSM.forecast: steps must be at least 1 and level in (0, 1), got {steps} and {level}")
-        batch = self.observations(x, lengths)
-        N, T, p = batch.x.shape
+        batch = self.observations(x, lengths, inputs, ahead=steps)
+        (N, T, p), u = batch.x.shape, batch.inputs
         ahead = np.full((N, T + steps, p), np.nan, batch.x.dtype)
         ahead[:, :T] = np.where((np.arange(T) < batch.lengths[:, None])[..., None], batch.x, np.nan)
-        u = self._inputs(inputs, N, T + steps)
         known = self.filter(ahead, batch.lengths + steps, u)
         new = batch.lengths[:, None] + np.arange(steps), np.arange(N)[:, None]  # (N, steps), (N, 1)
         mean, cov = known.mean[new[1], new[0]], known.cov[new[1], new[0]]
@@ -297,8 +296,8 @@ class LinearGaussianSSM(Module):
         ours = {theirs: name for name, theirs in LEARNT.items()}
         return frozenset(ours.get(name, name) for name in LEARNABLE if name not in without)
 
-    def observations(self, x: Series, lengths: Any = None, inputs: Series | None = None) -> Observations:
-        """The batch that x, lengths and inputs stand for (see `filter`), checked and in the model's dtype."""
+    def observations(self, x: Series, lengths: Any = None, inputs: Series | None = None, ahead: int = 0) -> Observations:
+        """The batch that x, lengths and inputs (see `filter`) stand for, checked, in the model's dtype; inputs reach `ahead` steps on."""
         if isinstance(x, (list, tuple)) and all(np.ndim(part) == 2 for part in x) and lengths is None:
             lengths = np.array([len(part) for part in x])
             x = _padded("x", x)
@@ -312,7 +311,7 @@ class LinearGaussianSSM(Module):
             )
         if np.isinf(x).any():
             raise ValueError("LinearGaussianSSM: x has an infinite number; what is missing is NaN")
-        return Observations(x, whole_lengths(lengths, len(x), x.shape[1]), self._inputs(inputs, len(x), x.shape[1]))
+        return Observations(x, whole_lengths(lengths, len(x), x.shape[1]), self._inputs(inputs, len(x), x.shape[1] + ahead))
 
     def _inputs(self, u: Any, N: int, T: int) -> Array | None:
         k = self.config.inputs
@@ -410,7 +409,7 @@ def _padded(name: str, parts: Sequence[Array], value: float = np.nan) -> Array:
         raise ValueError(
             f"LinearGaussianSSM: the sequences of {name} have different widths: {', '.join(map(str, sorted(widths))) or 'none given'}"
         )
-    whole = np.full((len(parts), max(map(len, parts)), widths.pop()), value)
+    whole = np.full((len(parts), max(map(len, parts)), widths.pop()), float(value))
     for row, part in zip(whole, parts, strict=True):
         row[: len(part)] = part
     return whole
