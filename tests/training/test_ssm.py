@@ -258,7 +258,7 @@ def test_what_is_wrong_with_the_form_is_said(trained: SSMTask, tmp_path: Path) -
     with pytest.raises(MinirnnError, match=r"series\.json is damaged"):
         SSMTask.restore(trained.config, trained.data, tmp_path)
     (tmp_path / "series.json").write_text(whole)
-    with pytest.raises(MinirnnError, match="has 2 columns, the model was made for 3; it belongs to another run"):
+    with pytest.raises(MinirnnError, match="holds 2 columns, the model was made for 3; it belongs to another run"):
         SSMTask.restore(dataclasses.replace(trained.config, observed=3), trained.data, tmp_path)
 
 

@@ -17,10 +17,10 @@ from minirnn import data as minirnn_data
 from minirnn.data import Vocabulary, WordVocabulary, images, load_vocabulary
 from minirnn.data.kinds import CaptionedPictures, Pictures
 from minirnn.device import Array
-from minirnn.errors import MinirnnError
 from minirnn.files import write_atomically
 from minirnn.models.captioner import CaptionBatch, Captioner, CaptionerConfig
 from minirnn.tensor import Tensor
+from minirnn.training import extras
 from minirnn.training.caption_scores import References, agrees, majority, nearest, object_pair, sacrebleu, slot_scores, text_scores
 from minirnn.training.captioner_pictures import Judged, looks, sheet
 from minirnn.training.task import DataArguments, Demo, Metric, Split, Task, TrainingOptions
@@ -98,18 +98,8 @@ class CaptionerTask(Task[CaptioningConfig, Examples]):
     @classmethod
     def restore(cls, config: CaptioningConfig, data: DataArguments, folder: Path) -> Self:
         path = folder / VOCABULARY
-        try:
-            vocabulary = load_vocabulary(json.loads(path.read_text(encoding="utf-8"))["words"])
-        except FileNotFoundError:
-            raise MinirnnError(
-                f"{path} is missing, without it the weights mean nothing; copy it from where the model was trained"
-            ) from None
-        except (ValueError, TypeError, KeyError) as error:
-            raise MinirnnError(f"{path} is damaged ({error}); copy it again from where the model was trained") from None
-        if len(vocabulary) != config.vocabulary_size:
-            raise MinirnnError(
-                f"{path} holds {len(vocabulary)} pieces, the model was made for {config.vocabulary_size}; it belongs to another run"
-            )
+        vocabulary = extras.read(path, lambda stored: load_vocabulary(stored["words"]))
+        extras.check(path, "pieces", len(vocabulary), config.vocabulary_size)
         return cls(config, data, Captioner(config, rng=0), vocabulary)
 
     def save_extras(self, folder: Path) -> None:

@@ -31,7 +31,7 @@ from minirnn.errors import MinirnnError
 from minirnn.files import write_atomically
 from minirnn.models.linear_gaussian_ssm import LinearGaussianConfig, LinearGaussianSSM, Observations
 from minirnn.tensor import Tensor
-from minirnn.training import kalman_pictures, series_baselines, series_pictures
+from minirnn.training import extras, kalman_pictures, series_baselines, series_pictures
 from minirnn.training.task import DataArguments, Demo, Metric, Split, Task, TrainingOptions
 from minirnn.training.tasks.ssm import FORM, Form
 from minirnn.training.verbs import Drawn, Forecast
@@ -133,18 +133,8 @@ class KalmanTask(Task[KalmanConfig, int]):
     @classmethod
     def restore(cls, config: KalmanConfig, data: DataArguments, folder: Path) -> Self:
         path = folder / FORM
-        try:
-            form = Form.from_json(json.loads(path.read_text(encoding="utf-8")))
-        except FileNotFoundError:
-            raise MinirnnError(
-                f"{path} is missing, without it the weights mean nothing; copy it from where the model was trained"
-            ) from None
-        except (ValueError, TypeError, KeyError) as error:
-            raise MinirnnError(f"{path} is damaged ({error}); copy it again from where the model was trained") from None
-        if len(form.columns) != config.columns:
-            raise MinirnnError(
-                f"{path} has {len(form.columns)} columns, the model was made for {config.columns}; it belongs to another run"
-            )
+        form = extras.read(path, Form.from_json)
+        extras.check(path, "columns", len(form.columns), config.columns)
         return cls(config, data, form, 0)
 
     def save_extras(self, folder: Path) -> None:

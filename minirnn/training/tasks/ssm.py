@@ -30,7 +30,7 @@ from minirnn.errors import MinirnnError
 from minirnn.files import write_atomically
 from minirnn.models import SRNN, AutoregressiveConfig, AutoregressiveLSTM, NeuralSSM, NeuralSSMConfig, SRNNConfig
 from minirnn.tensor import Tensor
-from minirnn.training import music_pictures, series_baselines, series_pictures
+from minirnn.training import extras, music_pictures, series_baselines, series_pictures
 from minirnn.training.checkpoint import Run
 from minirnn.training.task import DataArguments, Demo, Metric, Split, Task, TrainingOptions
 from minirnn.training.verbs import Drawn, Forecast
@@ -167,18 +167,8 @@ class SSMTask(Task[SSMTaskConfig, Pieces]):
     @classmethod
     def restore(cls, config: SSMTaskConfig, data: DataArguments, folder: Path) -> Self:
         path = folder / FORM
-        try:
-            form = Form.from_json(json.loads(path.read_text(encoding="utf-8")))
-        except FileNotFoundError:
-            raise MinirnnError(
-                f"{path} is missing, without it the weights mean nothing; copy it from where the model was trained"
-            ) from None
-        except (ValueError, TypeError, KeyError) as error:
-            raise MinirnnError(f"{path} is damaged ({error}); copy it again from where the model was trained") from None
-        if len(form.columns) != config.observed:
-            raise MinirnnError(
-                f"{path} has {len(form.columns)} columns, the model was made for {config.observed}; it belongs to another run"
-            )
+        form = extras.read(path, Form.from_json)
+        extras.check(path, "columns", len(form.columns), config.observed)
         return cls(config, data, form, 0)
 
     def save_extras(self, folder: Path) -> None:

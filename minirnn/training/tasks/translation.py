@@ -20,6 +20,7 @@ from minirnn.errors import MinirnnError
 from minirnn.files import write_atomically
 from minirnn.models import Seq2Seq, Seq2SeqConfig, Translation, Translator
 from minirnn.tensor import Tensor
+from minirnn.training import extras
 from minirnn.training.pictures import alignment
 from minirnn.training.task import DataArguments, Demo, Metric, Split, Task, TrainingOptions
 
@@ -105,20 +106,8 @@ class TranslationTask(Task[TranslationConfig, Examples]):
     @classmethod
     def restore(cls, config: TranslationConfig, data: DataArguments, folder: Path) -> Self:
         path = folder / VOCABULARIES
-        try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
-            source, target = (load_vocabulary(stored[side]) for side in ("source", "target"))
-        except FileNotFoundError:
-            raise MinirnnError(
-                f"{path} is missing, without it the weights mean nothing; copy it from where the model was trained"
-            ) from None
-        except (ValueError, TypeError, KeyError) as error:
-            raise MinirnnError(f"{path} is damaged ({error}); copy it again from where the model was trained") from None
-        if (len(source), len(target)) != (config.source_size, config.target_size):
-            raise MinirnnError(
-                f"{path} holds {len(source)} and {len(target)} pieces, the model was made for {config.source_size} and "
-                f"{config.target_size}; it belongs to another run"
-            )
+        source, target = extras.read(path, lambda stored: [load_vocabulary(stored[side]) for side in ("source", "target")])
+        extras.check(path, "pieces", (len(source), len(target)), (config.source_size, config.target_size))
         return cls(config, data, Seq2Seq(config, rng=0), source, target)
 
     def save_extras(self, folder: Path) -> None:

@@ -38,7 +38,7 @@ from minirnn.files import write_atomically
 from minirnn.models.sequence_vae import SequenceVAE, SequenceVAEConfig
 from minirnn.models.vae_bounds import ACTIVE, active_units, mutual_information
 from minirnn.tensor import Tensor
-from minirnn.training import latent_pictures
+from minirnn.training import extras, latent_pictures
 from minirnn.training.checkpoint import Run
 from minirnn.training.task import DataArguments, Demo, Metric, Split, Task, TrainingOptions
 from minirnn.training.verbs import Drawn
@@ -115,18 +115,8 @@ class VAETask(Task[VAETaskConfig, Array]):
     @classmethod
     def restore(cls, config: VAETaskConfig, data: DataArguments, folder: Path) -> Self:
         path = folder / VOCABULARY
-        try:
-            vocabulary = load_vocabulary(json.loads(path.read_text(encoding="utf-8")))
-        except FileNotFoundError:
-            raise MinirnnError(
-                f"{path} is missing, without it the weights mean nothing; copy it from where the model was trained"
-            ) from None
-        except (ValueError, MinirnnError) as error:
-            raise MinirnnError(f"{path} is damaged ({error}); copy it again from where the model was trained") from None
-        if len(vocabulary) != config.vocabulary_size:
-            raise MinirnnError(
-                f"{path} holds {len(vocabulary)} words, the model was made for {config.vocabulary_size}; it belongs to another run"
-            )
+        vocabulary = extras.read(path, load_vocabulary)
+        extras.check(path, "words", len(vocabulary), config.vocabulary_size)
         return cls(config, data, SequenceVAE(config, rng=0), vocabulary)
 
     def save_extras(self, folder: Path) -> None:
