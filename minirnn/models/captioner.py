@@ -1,6 +1,6 @@
 """Captioning: a convolutional network sees a picture, an LSTM with attention says what is on it.
 
-    F_0 = x,  F_k = relu(norm(conv(F_{k-1})))                                 each halves the picture, until there are few places
+    F_0 = x,  F_k = relu(conv(F_{k-1}))                                       each halves the picture, until there are few places
     e_g = norm(W_e F_K[g] + p_g)                                              the feature grid: what is at place g, and where that is
     m = max_g F_K[g],  v = relu(W_v [m; the same of parts of the picture])    what there is; what there is where, roughly
     p(y_1..y_L | x) = prod_l p(y_l | y_<l, v)                                 Vinyals et al. 2015
@@ -69,6 +69,7 @@ class CaptionerConfig:
         picture_size: rows and columns of a picture, S.
         channels: of the first convolution; the k-th one has k times as many.
         grid_features: D, what the decoder sees of each place.
+        normalisation: of what each convolution gives: "none", or in groups of channels.
         embedding: E, of a word.
         hidden: H, units of the decoder.
         attention: "none", or how a decoder state is compared with the places of the grid.
@@ -81,6 +82,7 @@ class CaptionerConfig:
     picture_size: int = 0
     channels: int = 32
     grid_features: int = 128
+    normalisation: Literal["none", "group"] = "none"
     embedding: int = 64
     hidden: int = 256
     attention: Literal["none", "dot", "general", "additive"] = "general"
@@ -142,12 +144,11 @@ class Encoder(Module):
 
     def __init__(self, config: CaptionerConfig, rng: np.random.Generator) -> None:
         C, D = config.channels, config.grid_features
-        layers: list[Module] = [Conv2d(3, C, 5, stride=2, padding=2, rng=rng), _norm(C), ReLU()]
-        side, stage = _halved(config.picture_size), 1
+        layers, side, stage = _convolution(3, C, 5, 2, config, rng), _halved(config.picture_size), 1
         while side > GRID:
-            layers += [Conv2d(stage * C, (stage + 1) * C, 3, stride=2, padding=1, rng=rng), _norm((stage + 1) * C), ReLU()]
+            layers += _convolution(stage * C, (stage + 1) * C, 3, 2, config, rng)
             side, stage = _halved(side), stage + 1
-        layers += [Conv2d(stage * C, (stage + 1) * C, 3, padding=1, rng=rng), _norm((stage + 1) * C), ReLU()]
+        layers += _convolution(stage * C, (stage + 1) * C, 3, 1, config, rng)
         self.side, self.features = side, (stage + 1) * C
         self.stack = Sequential(*layers)
         self.feature = Linear(self.features, D, rng=rng)
@@ -277,8 +278,14 @@ class Captioner(Module):
         return [dataclasses.replace(h, attention=None if h.attention is None else h.attention.reshape(square)) for h in found]
 
 
-def _norm(channels: int) -> GroupNorm:
-    return GroupNorm(channels // GROUP if channels % GROUP == 0 else 1, channels)
+def _convolution(channels: int, features: int, size: int, stride: int, config: CaptionerConfig, rng: np.random.Generator) -> list[Module]:
+    """Convolution, normalisation and rectifier; the weights are He's, without which features fade from layer to layer."""
+    layer = Conv2d(channels, features, size, stride=stride, padding=size // 2, rng=rng)
+    init.kaiming_uniform_(layer.weight, rng=rng)
+    assert layer.bias is not None
+    init.zeros_(layer.bias)
+    groups = features // GROUP if features % GROUP == 0 else 1
+    return [layer, *([GroupNorm(groups, features)] if config.normalisation == "group" else []), ReLU()]
 
 
 def _halved(side: int) -> int:

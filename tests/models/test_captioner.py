@@ -22,7 +22,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "dot": {"attention": "dot"},
     "general": {"attention": "general"},
     "additive": {"attention": "additive"},
-    "groups": {"channels": 16},
+    "groups": {"channels": 16, "normalisation": "group"},
     "three stages": {"picture_size": 17},
     "one place": {"picture_size": 2},
 }
