@@ -44,7 +44,7 @@ def load(data_dir: str | None = None, seed: int = 0) -> Series:
         valid=[flow],
         test=[flow],
         observation="real",
-        columns=("annual flow, 10^8 m^3",),
+        columns=("annual flow (10^8 m^3)",),
         attribution="annual flow of the Nile at Aswan, 1871 to 1970 (Cobb 1978; Durbin and Koopman 2012), public domain",
         note="one series alone: what is scored is the series that was learnt from, predicted one step ahead",
         start=FIRST_YEAR,

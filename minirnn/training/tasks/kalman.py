@@ -93,15 +93,15 @@ class KalmanTask(Task[KalmanConfig, int]):
         data="nile",
         minutes=0.5,
         title="A local level model learns by EM how much the Nile's flow wanders, and how noisily it is measured.",
-        settings={"iterations": 100, "epochs": 10},
+        settings={"iterations": 50, "epochs": 10},
     )
 
-    def __init__(self, config: KalmanConfig, data: DataArguments, form: Form, rng: int, spread: Numbers | None = None) -> None:
-        """`spread` (D,): the standard deviations of the columns as the model sees them; ones where they do not matter any more."""
+    def __init__(self, config: KalmanConfig, data: DataArguments, form: Form, rng: int, seen: Scaling | None = None) -> None:
+        """`seen`: means and standard deviations of the columns as the model sees them; None where they do not matter any more."""
         self.config = config
         self.data = data
         self.form = form
-        self.model: LinearGaussianSSM = _model(config, np.ones(config.columns) if spread is None else spread, rng)
+        self.model: LinearGaussianSSM = _model(config, seen or Scaling.none(config.columns), rng)
         self.learnt = _learnt(config, self.model)
         self._diagonal = config.structure != "general"
         held = {HELD.get(name, name) for name in self.learnt}
@@ -123,10 +123,10 @@ class KalmanTask(Task[KalmanConfig, int]):
             raise MinirnnError(f"{series.name}: all values to learn from are missing")
         diffuse = config.structure == "local_level" and not any(np.isnan(x[0]).any() for x in parts)
         config = dataclasses.replace(config, columns=len(series.columns), diffuse=diffuse)
-        form, spread = Form.of(series), Scaling.of(series.train).std
+        form, seen = Form.of(series), Scaling.none(len(series.columns))
         if not config.standardise:
-            form = dataclasses.replace(form, scaling=Scaling.none(len(series.columns)))
-        task = cls(config, data, form, seed, np.ones_like(spread) if config.standardise else spread)
+            form, seen = dataclasses.replace(form, scaling=seen), form.scaling
+        task = cls(config, data, form, seed, seen)
         task.series = series
         return task
 
@@ -301,7 +301,7 @@ class KalmanTask(Task[KalmanConfig, int]):
             columns |= {title: values.tolist() for title, values in parts.items()}
         picture = kalman_pictures.level(
             past,
-            np.zeros(past.shape, np.bool_),
+            np.zeros(len(past), np.bool_),
             self.fill(past),
             (mean, lower, upper),
             self.form.columns,
@@ -392,23 +392,24 @@ def _true(truth: Any) -> LinearGaussianSSM:
     return LinearGaussianSSM.from_matrices(truth["A"], truth["C"], B=truth["B"], D=truth["D"], mean=truth["m0"], covariance=truth["P0"])
 
 
-def _model(config: KalmanConfig, spread: Numbers, rng: int) -> LinearGaussianSSM:
+def _model(config: KalmanConfig, seen: Scaling, rng: int) -> LinearGaussianSSM:
     """A new model of the structure. Half of what is seen counts as noise at first, and a tenth as steps of the level."""
-    D, variance = config.columns, np.diag(spread**2)
+    D, variance = config.columns, np.diag(seen.std**2)
     if config.structure == "general":
         model = LinearGaussianSSM(LinearGaussianConfig(config.states or D, D), rng=rng)
-        model.C.data[...] *= spread[:, None]
-        model.D.data[...] = np.diag(0.5 * spread)
+        model.C.data[...] *= seen.std[:, None]
+        model.D.data[...], model.d.data[...] = np.diag(0.5 * seen.std), seen.mean
         return model
     one, none = np.eye(D), np.zeros((D, D))
     if config.structure == "local_level":
-        start: dict[str, Any] = {"diffuse": True} if config.diffuse else {"covariance": VAGUE**2 * variance}
+        start: dict[str, Any] = {"diffuse": True} if config.diffuse else {"mean": seen.mean, "covariance": VAGUE**2 * variance}
         return LinearGaussianSSM.from_matrices(one, one, Q=0.1 * variance, R=0.5 * variance, **start)
     return LinearGaussianSSM.from_matrices(
         np.block([[one, one], [none, one]]),
         np.hstack([one, none]),
         Q=np.block([[0.1 * variance, none], [none, 0.01 * variance]]),
         R=0.5 * variance,
+        mean=np.concatenate([seen.mean, np.zeros(D)]),
         covariance=np.block([[VAGUE**2 * variance, none], [none, variance]]),
     )
 
