@@ -39,6 +39,7 @@ SIZES: dict[str, Any] = {"latent": 2, "hidden": 32, "encoder_hidden": 32, "combi
 BATCH, FRAMES = 64, lgssm.FRAMES  # series per update, steps of each
 RATE, AVERAGE, WARMUP = 5e-3, 0.99, 50
 POINTS = 12  # of each curve
+DRAWS = 4  # that the ELBO is the mean of
 SAMPLES = 32  # K of the other bounds
 POSTERIORS: tuple[Literal["smoothing", "filtering"], ...] = ("smoothing", "filtering")
 
@@ -90,10 +91,10 @@ def learn(
         optimizer.step()
         average.update(update + 1)
         if (update + 1) * POINTS // updates > update * POINTS // updates:
-            curve.append((update + 1, gap("elbo", 1)[0]))
+            curve.append((update + 1, gap("elbo", DRAWS)[0]))
             if not quiet:
                 print(f"{posterior} {update + 1}/{updates}: {curve[-1][1]:.4f} nats per step below", file=sys.stderr, flush=True)
-    gaps = {"elbo": gap("elbo", 4), "iwae": gap("iwae", SAMPLES), "fivo": gap("fivo", SAMPLES)}
+    gaps = {"elbo": gap("elbo", DRAWS), "iwae": gap("iwae", SAMPLES), "fivo": gap("fivo", SAMPLES)}
     return Result(posterior, gaps, curve, time.perf_counter() - begin)
 
 
