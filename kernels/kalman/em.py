@@ -86,7 +86,7 @@ def floored(covariance: Array, scale: Array) -> Array:
     if values[0] >= least:
         return covariance
     factor = unit[:, None] * vectors * np.sqrt(np.maximum(values, least).astype(covariance.dtype))
-    return factor @ factor.T  # type: ignore[no-any-return]
+    return factor @ factor.T
 
 
 def _chosen(old: Linear, names: tuple[str, str, str], learn: Collection[str]) -> Array:

@@ -271,8 +271,8 @@ class LinearGaussianSSM(Module):
         """
         chosen = self.learnable() if learn is None else frozenset(learn)
         if unknown := chosen - self.learnable():
-            names = ", ".join(sorted(self.learnable()))
-            raise ValueError(f"LinearGaussianSSM.em: cannot learn {', '.join(sorted(unknown))}; learn is a subset of {names}")
+            known = ", ".join(sorted(self.learnable()))
+            raise ValueError(f"LinearGaussianSSM.em: cannot learn {', '.join(sorted(unknown))}; learn is a subset of {known}")
         batch = self.observations(x, lengths, inputs)
         kernel = self._kernel(batch)
         likelihoods = np.empty(iterations)
@@ -399,7 +399,7 @@ def _factor(covariance: Array) -> Array:
         return np.linalg.cholesky(covariance)
     except np.linalg.LinAlgError:
         values, vectors = np.linalg.eigh(covariance)
-        return vectors * np.sqrt(np.maximum(values, 0))  # type: ignore[no-any-return]
+        return vectors * np.sqrt(np.maximum(values, 0))
 
 
 def _padded(name: str, parts: Sequence[Array], value: float = np.nan) -> Array:
