@@ -13,11 +13,13 @@ does, and that is in its time. What Numba compiles is compiled before.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -74,10 +76,10 @@ def ours(robot: Robot, iterations: int, kernel: str) -> Learnt:
 
 def theirs(robot: Robot, iterations: int) -> Learnt:
     try:
-        from pykalman import KalmanFilter
+        pykalman = importlib.import_module("pykalman")
     except ImportError:
         raise MinirnnError("the benchmark compares with pykalman: pip install pykalman") from None
-    model = KalmanFilter(
+    model = pykalman.KalmanFilter(
         transition_matrices=robot.A,
         observation_matrices=robot.C,
         transition_covariance=START * np.eye(len(robot.A)),
@@ -112,7 +114,7 @@ def em(robot: Robot, iterations: int, rounds: int) -> tuple[list[Timing], float]
                 raise RuntimeError(f"{name}: the log-likelihoods differ from the published ones by {off:.2g}; not timed")
     Q = whole["minirnn, numba"].Q
     strayed = float(np.abs(whole["pykalman"].Q - Q).max() / np.abs(Q).max())
-    return timed({name: lambda run=run: run(iterations) for name, run in contenders.items()}, rounds), strayed
+    return timed({name: partial(run, iterations) for name, run in contenders.items()}, rounds), strayed
 
 
 def forms(steps: int, rounds: int) -> dict[str, list[Timing]]:
@@ -134,10 +136,8 @@ def forms(steps: int, rounds: int) -> dict[str, list[Timing]]:
             if not np.abs(a - b).max() <= FORMS * np.abs(b).max():
                 raise RuntimeError(f"{name}, {steps} steps: the {what} differs by {np.abs(a - b).max():.2g}; not timed")
     return {
-        "filter": timed({name: lambda module=module: module.filter(parameters, y) for name, module in modules.items()}, rounds),
-        "smooth": timed(
-            {name: lambda module=module, f=filtered[name]: module.smooth(parameters, f) for name, module in modules.items()}, rounds
-        ),
+        "filter": timed({name: partial(module.filter, parameters, y) for name, module in modules.items()}, rounds),
+        "smooth": timed({name: partial(module.smooth, parameters, filtered[name]) for name, module in modules.items()}, rounds),
     }
 
 

@@ -66,9 +66,9 @@ def _demo(name: str, arguments: argparse.Namespace) -> int:
     epochs = state.epoch + state.batch / state.batches
     print(f"{ENDINGS[outcome.reason]}: {state.step:,} updates, {epochs:.1f} epochs, {state.elapsed / 60:.1f} minutes\n")
     made.load_best(task)
-    print("Examples that were not in the training:")
+    print(f"{demo.examples}:")
     _print_table(task.samples(SAMPLES))
-    print("\nScores on all such examples:")
+    print(f"\n{demo.scored}:")
     print_scores(evaluate_task(task, "test", {}))
     _draw(task, made.folder)
     print("\nTry next:")

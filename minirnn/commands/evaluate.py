@@ -79,5 +79,10 @@ def _lines(scores: dict[str, Any], indent: str) -> list[str]:
         if isinstance(value, dict):
             lines += [f"{indent}{name}", *_lines(value, indent + "  ")]
         else:
-            lines.append(f"{indent}{name:<{width}}  {f'{value:.4g}' if isinstance(value, float) else value}")
+            lines.append(f"{indent}{name:<{width}}  {_number(value) if isinstance(value, float) else value}")
     return lines
+
+
+def _number(value: float) -> str:
+    """Four digits, and of large numbers one after the point."""
+    return f"{value:.4g}" if abs(value) < 1000 else f"{value:.1f}"

@@ -111,12 +111,16 @@ class Demo:
         minutes: of training.
         settings: changes to the defaults, as `--set` takes them.
         title: one sentence for the newcomer: what is going to be learnt from what.
+        examples: what the examples that are shown afterwards are.
+        scored: and what the scores are of.
     """
 
     data: str
     minutes: float
     title: str
     settings: Mapping[str, Any] = field(default_factory=dict)
+    examples: str = "Examples that were not in the training"
+    scored: str = "Scores on all such examples"
 
 
 class Task(ABC, Generic[Config, Batch]):

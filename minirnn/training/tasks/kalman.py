@@ -94,6 +94,8 @@ class KalmanTask(Task[KalmanConfig, int]):
         minutes=0.5,
         title="A local level model learns by EM how much the Nile's flow wanders, and how noisily it is measured.",
         settings={"iterations": 50, "epochs": 10},
+        examples="Twenty years twice over, hidden from the smoother and filled in again (the variances are those of all years)",
+        scored="Scores on the whole series, and what was learnt",
     )
 
     def __init__(self, config: KalmanConfig, data: DataArguments, form: Form, rng: int, seen: Scaling | None = None) -> None:
@@ -352,11 +354,11 @@ class KalmanTask(Task[KalmanConfig, int]):
     def describe(self) -> str:
         data, frames = self.series, sum(map(len, self.series.train))
         how = {"em": "EM", "gradient": "the gradient of the likelihood"}[self.config.method]
-        start = "nothing known of the first state" if self.config.diffuse else "a vague first state"
+        states, start = self.model.config.states, "nothing known of the first state" if self.config.diffuse else "a vague first state"
         return (
             f"{len(data.train):,} series of {len(data.columns)} numbers a step from {data.name}, {frames:,} steps in all.\n"
             f"{data.attribution}\n{f'{data.note[0].upper()}{data.note[1:]}.' if data.note else ''}\n"
-            f"A {self.config.structure.replace('_', ' ')} model, {self.model.config.states} states, {start}; "
+            f"A {self.config.structure.replace('_', ' ')} model, {states} state{'s' if states > 1 else ''}, {start}; "
             f"{', '.join(sorted(self.learnt))} learnt by {how}."
         )
 
