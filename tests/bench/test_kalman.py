@@ -23,7 +23,7 @@ def test_em_is_compared_before_it_is_timed(data: robot.Robot, monkeypatch: pytes
     assert [t.name for t in timings] == ["pykalman", "minirnn, numpy", "minirnn, numba"]
     assert strayed < 1e-9
     wrong = data._replace(log_likelihoods=data.log_likelihoods + 1e-3)
-    with pytest.raises(RuntimeError, match="log-likelihoods differ from the published ones by 0.001; not timed"):
+    with pytest.raises(RuntimeError, match=r"log-likelihoods differ from the published ones by 0.001; not timed"):
         kalman.em(wrong, iterations=1, rounds=1)
     correct = kalman.ours
 
@@ -32,7 +32,7 @@ def test_em_is_compared_before_it_is_timed(data: robot.Robot, monkeypatch: pytes
         return kalman.Learnt(learnt.Q * (1 + 1e-5), learnt.R, learnt.log_likelihoods)
 
     monkeypatch.setattr(kalman, "ours", nearly)
-    with pytest.raises(RuntimeError, match="minirnn, numpy: Q differs from pykalman's by .*; not timed"):
+    with pytest.raises(RuntimeError, match=r"minirnn, numpy: Q differs from pykalman's by .*; not timed"):
         kalman.em(data, iterations=1, rounds=1)
 
 
