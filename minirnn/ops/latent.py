@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from minirnn.device import Array
-from minirnn.kernels.latent import gain, residual
 from minirnn.ops.elementwise import exp, sigmoid, softplus, tanh
 from minirnn.ops.linalg import linear
 from minirnn.ops.recurrence import Recurrence, _first, _steps
@@ -105,9 +104,13 @@ class Residual(Latent):
 
 def latent_gain(*inputs: Any, noise: Array, batch_sizes: Array) -> tuple[Tensor, ...]:
     """z, prior, posterior of `minirnn.kernels.latent.gain`, whose `forward` has the inputs in this order."""
+    from minirnn.kernels.latent import gain  # kernels load when they are first used
+
     return Gain.apply_all(*inputs, kernel=gain, noise=noise, batch_sizes=batch_sizes)
 
 
 def latent_residual(*inputs: Any, noise: Array, batch_sizes: Array) -> tuple[Tensor, ...]:
     """z, prior, posterior of `minirnn.kernels.latent.residual`, whose `forward` has the inputs in this order."""
+    from minirnn.kernels.latent import residual  # kernels load when they are first used
+
     return Residual.apply_all(*inputs, kernel=residual, noise=noise, batch_sizes=batch_sizes)

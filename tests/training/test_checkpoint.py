@@ -64,8 +64,9 @@ def test_a_run_killed_at_once_can_be_opened(tmp_path: Path) -> None:
         "import sys; from pathlib import Path; from tests.training.test_loop import make_run, train; from minirnn.training import "
         "TrainingOptions; train(make_run(Path(sys.argv[1]), TrainingOptions(epochs=10**6, validate_every=1)))"
     )
-    root = Path(__file__).parents[2]
-    process = subprocess.Popen([sys.executable, "-c", f"import sys; sys.path.append({str(root)!r}); {program}", str(tmp_path / "run")])
+    # Not by sys.path: other distributions install a package that is called tests, too.
+    here = f"import sys, types; sys.modules['tests'] = tests = types.ModuleType('tests'); tests.__path__ = [{str(Path(__file__).parents[1])!r}]"
+    process = subprocess.Popen([sys.executable, "-c", f"{here}; {program}", str(tmp_path / "run")])
     try:
         while not (tmp_path / "run" / "last.safetensors").exists():
             assert process.poll() is None
