@@ -65,7 +65,8 @@ def test_a_run_killed_at_once_can_be_opened(tmp_path: Path) -> None:
         "TrainingOptions; train(make_run(Path(sys.argv[1]), TrainingOptions(epochs=10**6, validate_every=1)))"
     )
     # Not by sys.path: other distributions install a package that is called tests, too.
-    here = f"import sys, types; sys.modules['tests'] = tests = types.ModuleType('tests'); tests.__path__ = [{str(Path(__file__).parents[1])!r}]"
+    folder = str(Path(__file__).parents[1])
+    here = f"import sys, types; sys.modules['tests'] = tests = types.ModuleType('tests'); tests.__path__ = [{folder!r}]"
     process = subprocess.Popen([sys.executable, "-c", f"{here}; {program}", str(tmp_path / "run")])
     try:
         while not (tmp_path / "run" / "last.safetensors").exists():
