@@ -227,6 +227,23 @@ def test_a_batch_draws_among_the_references_by_its_seed(trained: CaptionerTask) 
         assert {caption, changed} <= set(Squares(0, 400).captions(int(k)))
 
 
+def test_of_two_objects_the_one_on_the_left_or_on_top_is_taught_first(trained: CaptionerTask, squares: CaptionedPictures) -> None:
+    def parse(caption: str) -> dict[str, str]:
+        found = [relation for relation in ("to the left of", "to the right of", "above", "below") if relation in caption]
+        return {"relation": found[0]} if found else {}
+
+    def taught(*captions: str, **changes: Any) -> list[str]:
+        task = CaptionerTask(dataclasses.replace(trained.config, **changes), trained.data, trained.model, trained.vocabulary)
+        task.pairs = dataclasses.replace(squares, slots=parse)
+        return list(task._taught(captions))
+
+    both = ("a cat to the right of a dog", "a dog to the left of a cat")
+    assert taught(*both) == ["a dog to the left of a cat"]
+    assert taught("a cat above a dog", "a dog below a cat") == ["a cat above a dog"]
+    assert taught("three cats", "cats") == ["three cats", "cats"]
+    assert taught(*both, reading_order=False) == list(both)
+
+
 def test_a_restored_task_says_the_same(trained: CaptionerTask, tmp_path: Path) -> None:
     trained.save_extras(tmp_path)
     again = CaptionerTask.restore(trained.config, DataArguments("no such data are needed"), tmp_path)

@@ -30,6 +30,7 @@ VOCABULARY = "vocab.json"
 VALIDATED = 200  # pictures that are captioned at each validation, at the most
 NEIGHBOURS = 4000  # training pictures among which the nearest one is looked for, at the most
 SHOWN = 12  # pictures on the contact sheet
+READING = ("to the left of", "above")  # how what is read first stands to what comes after
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,14 @@ class CaptioningConfig(CaptionerConfig):
         min_count: occurrences that make a word known.
         max_length: captions with more words are left out of the training.
         batch_size: pictures per update.
+        reading_order: of the captions of a picture that say how two objects stand to each other, teach only those that begin with what is
+            on the left or on top, so that the picture decides the order. Free text is taught as it is, another caption each time.
     """
 
     min_count: int = 2
     max_length: int = 40
     batch_size: int = 16
+    reading_order: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -127,9 +131,15 @@ class CaptionerTask(Task[CaptioningConfig, Examples]):
         rng, train, most = np.random.default_rng(batch.seed), self.pairs.train, self.config.max_length
         chosen = []
         for k in batch.numbers.tolist():
-            captions = train.captions(k)
+            captions = self._taught(train.captions(k))
             chosen.append(self.vocabulary.encode(captions[int(rng.integers(len(captions)))])[:most])
         return CaptionBatch(train.images(batch.numbers), chosen)
+
+    def _taught(self, captions: Sequence[str]) -> Sequence[str]:
+        slots = self.pairs.slots
+        if slots is None or not self.config.reading_order:
+            return captions
+        return [caption for caption in captions if slots(caption).get("relation") in READING] or captions
 
     def caption(self, paths: Sequence[Path], *, beam: int = 1, length_penalty: float = 1.0) -> list[Caption]:
         """What the model says of picture files, of any size."""
