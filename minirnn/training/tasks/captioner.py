@@ -171,13 +171,13 @@ class CaptionerTask(Task[CaptioningConfig, Examples]):
         return result | {"baselines": self._baselines(part, captions, references)}
 
     def _read(self, part: Pictures, count: int, options: dict[str, Any]) -> tuple[list[str], References, dict[str, float]]:
-        """The model's captions of the first `count` pictures, the references, and the mean loss per word of the first reference."""
+        """The model's captions of the first `count` pictures, the references, and the mean loss per word of the first one taught."""
         captions: list[str] = []
         references = [part.captions(k) for k in range(count)]
         total, tokens, size = 0.0, 0, 64
         for begin in range(0, count, size):
             numbers = range(begin, min(count, begin + size))
-            batch = CaptionBatch(part.images(numbers), [self.vocabulary.encode(references[k][0]) for k in numbers])
+            batch = CaptionBatch(part.images(numbers), [self.vocabulary.encode(self._taught(references[k])[0]) for k in numbers])
             captions += [said.text for said in self.say(batch.images, **options)]
             total -= float(self.model.log_likelihood(batch).sum())
             tokens += batch.tokens
