@@ -1,0 +1,1 @@
+"""Layer normalisation fused with its weight and bias. `numpy_` is the reference."""
