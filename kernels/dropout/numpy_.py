@@ -27,6 +27,7 @@ M = np.array([0xD2511F53, 0xCD9E8D57], np.uint64)  # the multipliers
 W = np.array([0x9E3779B9, 0xBB67AE85], np.uint64)  # what a round adds to the key: the golden ratio, and sqrt(3) - 1
 LOW = np.uint64(0xFFFFFFFF)
 WORD = np.uint64(32)  # bits
+CHUNK = 1 << 14  # elements: what their words need along the way stays in cache
 
 
 def apply(x: Array, p: float, key: int) -> Array:
@@ -35,17 +36,19 @@ def apply(x: Array, p: float, key: int) -> Array:
     float16 is multiplied by 1 / (1 - p) in float32, as on a GPU.
     """
     wide = np.result_type(x.dtype, np.float32).type
-    y = x.astype(wide) * wide(1 / (1 - p))
+    y = x.astype(wide, order="C") * wide(1 / (1 - p))
     return np.where(mask(x.size, p, key).reshape(x.shape), y, wide(0)).astype(x.dtype, copy=False)  #        (3)
 
 
 def mask(size: int, p: float, key: int) -> Array:
     """Which of elements 0 .. size - 1 are kept: (size,) bool"""
-    blocks = np.arange(-(-size // 4), dtype=np.uint64)  # (B,)
-    counter = np.zeros((4, len(blocks)), np.uint64)  # (4, B)
-    counter[0], counter[1] = blocks & LOW, blocks >> WORD
-    words = philox(counter, key)  # (4, B)                                          (1)
-    return words.T.reshape(-1)[:size] >= threshold(p)  # (size,)                    (2)
+    q, kept = threshold(p), np.empty(size, bool)
+    for first in range(0, size, CHUNK):
+        last = min(first + CHUNK, size)
+        b = np.arange(first // 4, -(-last // 4), dtype=np.uint64)  # (B,)
+        words = philox(np.stack([b & LOW, b >> WORD, 0 * b, 0 * b]), key)  # (4, B) (1)
+        kept[first:last] = words.T.reshape(-1)[: last - first] >= q  #              (2)
+    return kept
 
 
 def threshold(p: float) -> int:
