@@ -1,0 +1,26 @@
+"""Compiled kernels, each compiled once for a device and a dtype, and how they are launched."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minirnn.kernels.cuda import source
+
+_modules: dict[tuple[Any, ...], Any] = {}  # compiling takes a second
+
+
+def function(xp: Any, unit: str, name: str, dtype: Any, *, cooperative: bool = False) -> Any:
+    """The kernel `name` of a .cu file (its path below kernels/), to be called as f(grid, block, arguments, shared_mem=bytes).
+
+    xp      the array module: cupy, or the stand-in
+    dtype   of the arrays: `Real` in the file
+
+    Scalar arguments must be NumPy scalars of the very type that the kernel declares: a Python float would be passed as eight bytes.
+    """
+    key = xp.__name__, xp.cuda.Device().id, unit, np.dtype(dtype).name, cooperative
+    if key not in _modules:
+        options = source.options(np.dtype(dtype).name)
+        _modules[key] = xp.RawModule(code=source.read(unit), options=options, enable_cooperative_groups=cooperative)
+    return _modules[key].get_function(name)
