@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -14,9 +14,15 @@ from typing import Any
 
 import numpy as np
 
+from minirnn.kernels.availability import emulator_lacks, installed, missing
+
 ENVIRONMENT = "MINIRNN_KERNEL"
 CELLS = ("lstm", "gru", "rnn")
-OPERATIONS = ("cross_entropy", "embedding", "adam", "kalman")  # fused for speed; `choose` and `load` serve them as well
+OPERATIONS = ("cross_entropy", "embedding", "adam", "dropout", "layer_norm", "kalman")  # fused; `choose` and `load` serve them as well
+GPU = ("cuda", "emulated")
+SINGLE_AND_DOUBLE = ("float32", "float64")
+STAND_IN = "minirnn.kernels.emulator.stand_in"
+PUBLISHED = ("H100", "A100", "RTX 4090")  # the devices of minirnn.kernels.cuda.devices
 
 _asked_for: ContextVar[str | None] = ContextVar("minirnn_kernel", default=None)
 
@@ -30,21 +36,44 @@ class Kernel:
     where: str  # for a reader: the hardware
     how: str  # for a reader: one line
     module: str | None  # where forward and backward live; None: made of Tensor operations, minirnn.ops.recurrence has it
-    devices: tuple[str, ...] | None = None  # None: any
+    devices: tuple[str, ...] | None = None  # kinds, without an index; None: any
     dtypes: tuple[str, ...] | None = None  # None: any
-    requires: tuple[str, ...] = ()  # packages that must be installed
+    requires: tuple[str, ...] = ()  # packages that must be installed; the emulator does without them
     least_steps: int = 1  # with fewer, what it prepares once per call does not pay, and `choose` prefers another
+    emulator: str = "build"  # the part of `minirnn.kernels.emulator` that runs it on the device "emulated"
 
     def why_not(self, dtype: Any = "float32", device: str = "cpu") -> str | None:
         """Why this kernel cannot run here on such arrays; None if it can."""
-        if self.devices is not None and device not in self.devices:
+        return self.does_not_take(dtype, device) or self.lacks(dtype, device)
+
+    def does_not_take(self, dtype: Any, device: str) -> str | None:
+        """Why it could not run on such arrays anywhere; None if it could."""
+        kind = device.partition(":")[0]
+        if self.devices is not None and kind not in self.devices:
             return f"it runs on {' or '.join(self.devices)}, and the device is {device}"
-        if self.dtypes is not None and np.dtype(dtype).name not in self.dtypes:
-            return f"it takes {' or '.join(self.dtypes)}, and the dtype is {np.dtype(dtype).name}"
-        for package in self.requires:
-            if importlib.util.find_spec(package) is None:
-                return f"it needs the package {package}, which is not installed"
+        if self.dtypes is not None and dtype_name(dtype) not in self.dtypes:
+            return f"it takes {' or '.join(self.dtypes)}, and the dtype is {dtype_name(dtype)}"
         return None
+
+    def lacks(self, dtype: Any, device: str) -> str | None:
+        """What it needs and this machine has not; None if nothing is missing."""
+        kind = device.partition(":")[0]
+        packages = ("ml_dtypes",) if dtype_name(dtype) == "bfloat16" else ()
+        for package in packages if kind == "emulated" else (*self.requires, *packages):
+            if not installed(package):
+                return f"it needs the package {package}, which is not installed"
+        if self.devices is None:
+            return None
+        return emulator_lacks(self.emulator) if kind == "emulated" else missing(device)
+
+
+def dtype_name(dtype: Any) -> str:
+    """The name of a dtype; "bfloat16" is NumPy's only where the package ml_dtypes has been imported."""
+    return dtype if isinstance(dtype, str) and dtype == "bfloat16" else np.dtype(dtype).name
+
+
+def _itemsize(dtype: Any) -> int:
+    return 2 if dtype_name(dtype) == "bfloat16" else np.dtype(dtype).itemsize
 
 
 _kernels: dict[tuple[str, str], Kernel] = {}
@@ -64,11 +93,17 @@ def kernels(cell: str) -> tuple[Kernel, ...]:
     return tuple(kernel for kernel in _kernels.values() if kernel.cell == cell)
 
 
-def load(cell: str, name: str) -> ModuleType:
-    """The module of a kernel, imported on first use: it has `forward` and `backward` as `minirnn.kernels.contract` states them."""
+def load(cell: str, name: str, device: str = "cpu") -> ModuleType:
+    """The module of a kernel, imported on first use: it has `forward` and `backward` as `minirnn.kernels.contract` states them.
+
+    On the device "emulated" the Numba-CUDA kernels come from the emulator's engine, which runs their source on the CPU.
+    """
     kernel = _find(cell, name, "load")
     if kernel.module is None:
         raise ValueError(f"load: {cell} kernel {name!r} is made of Tensor operations and has no array module; see minirnn.ops.recurrence")
+    if name == "numba-cuda" and device == "emulated":
+        module: ModuleType = importlib.import_module("minirnn.kernels.emulator.numba_engine").load(kernel.module)
+        return module
     return importlib.import_module(kernel.module)
 
 
@@ -112,7 +147,7 @@ def choose(
         _known(name, asked_by)
         name = None
     sizes = "".join(f", {letter}={size}" for letter, size in (("T", T), ("N", N), ("H", H)) if size is not None)
-    case = f"{np.dtype(dtype).name} on {device}{sizes}"
+    case = f"{dtype_name(dtype)} on {device}{sizes}"
     if name:
         chosen = _find(cell, name, asked_by)
         reason = chosen.why_not(dtype, device)
@@ -128,24 +163,42 @@ def choose(
 
 
 def fused(operation: str, array: Any) -> ModuleType:
-    """The module of the kernel that runs an operation ("cross_entropy", "embedding", "adam", "kalman") on arrays like this one."""
-    device = "cpu" if isinstance(array, np.ndarray) else "cuda"
-    return load(operation, choose(operation, dtype=array.dtype, device=device).name)
+    """The module of the kernel that runs an operation, one of OPERATIONS, on arrays like this one, on the array's own device."""
+    device = device_kind(array)
+    return load(operation, choose(operation, dtype=array.dtype, device=device).name, device)
+
+
+def device_kind(array: Any) -> str:
+    """ "cpu", "cuda" or "emulated": where an array lives."""
+    if isinstance(array, np.ndarray):
+        return "cpu"
+    stand_in = sys.modules.get(STAND_IN)  # imported, if the array is one of its own
+    return "emulated" if stand_in is not None and isinstance(array, stand_in.ndarray) else "cuda"
 
 
 def explain(T: int, N: int, D: int, H: int, dtype: Any = "float32", device: str = "cpu", cell: str = "lstm", measure: bool = False) -> str:
     """Which kernel would run T steps of N sequences, D features in and H hidden units, why the others would not, and what it costs.
 
-    For "kalman", D is the size of an observation and H of the state. For a recurrence, the floor is the time of the layer's own matrix
-    products; with `measure` it is timed here (NumPy, CPU), otherwise given as operations.
+    device   "cpu", "cuda", "emulated", or a GPU whose published figures are known and which need not be here: "H100", "A100", "RTX 4090"
+    cell     "lstm", "gru", "rnn", or "kalman", for which D is the size of an observation and H of the state
+    measure  on the CPU: the floor, the time of the layer's own matrix products, is timed here (NumPy) and not only given as operations
+
+    On a GPU the rest is its plan: form, tiles, what stays on chip, bytes and operations of a step, floor, predicted step time.
     """
     if cell not in (*CELLS, "kalman"):
         raise ValueError(f"explain: cell must be one of {', '.join((*CELLS, 'kalman'))}, got {cell!r}")
-    chosen = choose(cell, T=T, N=N, H=H, dtype=dtype, device=device)
+    elsewhere = device in PUBLISHED
+    where = "cuda" if elsewhere else device
+    found = kernels(cell)
+    if elsewhere:
+        able = [candidate for candidate in found if candidate.does_not_take(dtype, where) is None]
+        chosen = next((candidate for candidate in able if candidate.name == _asked(None)[0]), able[0])
+    else:
+        chosen = choose(cell, T=T, N=N, H=H, dtype=dtype, device=device)
     sizes = f"p={D} observed, n={H} states" if cell == "kalman" else f"D={D} features, H={H} hidden units"
-    lines = [f"{cell}: T={T} steps, N={N} sequences, {sizes}, {np.dtype(dtype).name} on {device}", ""]
-    for candidate in kernels(cell):
-        reason = candidate.why_not(dtype, device)
+    lines = [f"{cell}: T={T} steps, N={N} sequences, {sizes}, {dtype_name(dtype)} on {device}", ""]
+    for candidate in found:
+        reason = candidate.does_not_take(dtype, where) if elsewhere else candidate.why_not(dtype, device)
         if candidate is chosen:
             verdict = f"runs ({_asked(None)[1]})" if _asked(None)[0] else "runs"
         elif reason:
@@ -156,7 +209,12 @@ def explain(T: int, N: int, D: int, H: int, dtype: Any = "float32", device: str 
             verdict = f"can run; {chosen.name} is preferred"
         lines.append(f"  {candidate.name:<12}{candidate.where}: {candidate.how}")
         lines.append(f"  {'':<12}{verdict}")
-    costs = _kalman_costs(T, N, D, H, np.dtype(dtype)) if cell == "kalman" else _costs(T, N, D, H, np.dtype(dtype), cell, measure)
+    if cell == "kalman":
+        costs = _kalman_costs(T, N, D, H, _itemsize(dtype))
+    elif where == "cpu" or chosen.module is None:
+        costs = _costs(T, N, D, H, dtype, cell, measure)
+    else:
+        costs = importlib.import_module("minirnn.kernels.cuda.explain").describe(cell, T, N, D, H, dtype_name(dtype), device)
     return "\n".join([*lines, "", *costs])
 
 
@@ -199,13 +257,13 @@ _ROWS = {
 }
 
 
-def _costs(T: int, N: int, D: int, H: int, dtype: np.dtype[Any], cell: str, measure: bool) -> list[str]:
+def _costs(T: int, N: int, D: int, H: int, dtype: Any, cell: str, measure: bool) -> list[str]:
     G, read, written, kept = _ROWS[cell]
 
     def numbers(what: str) -> int:
         return sum(int(part.split()[1]) for part in what.split(", "))
 
-    size = dtype.itemsize
+    size = _itemsize(dtype)
     weights = G * H * H * size
     moved = (numbers(read) + numbers(written)) * N * H * size
     step = 2 * N * G * H * H
@@ -219,7 +277,7 @@ def _costs(T: int, N: int, D: int, H: int, dtype: np.dtype[Any], cell: str, meas
         f"input {_si(3 * T * projection, 'FLOP')}",
     ]
     if measure:
-        seconds = matmul_seconds(T, N, D, H, G, dtype)
+        seconds = matmul_seconds(T, N, D, H, G, np.dtype(dtype))
         lines.append(
             f"  floor              {1e3 * seconds:.3g} ms: these products alone, NumPy, best of 5 ({_si(total / seconds, 'FLOP/s')})"
         )
@@ -228,7 +286,7 @@ def _costs(T: int, N: int, D: int, H: int, dtype: np.dtype[Any], cell: str, meas
     return lines
 
 
-def _kalman_costs(T: int, N: int, p: int, n: int, dtype: np.dtype[Any]) -> list[str]:
+def _kalman_costs(T: int, N: int, p: int, n: int, size: int) -> list[str]:
     """Products and triangular solves of README.md in kernels/kalman; what is computed below the diagonal alone counts half."""
     predict = 3 * n**3  # A P, and half of (A P) A^T
     update = 2 * n**2 * p + n * p**2 + p**3 // 3 + 2 * n * p**2 + 2 * n**2 * p + 3 * n**3 + 2 * n * p**2 + n**2 * p
@@ -236,8 +294,8 @@ def _kalman_costs(T: int, N: int, p: int, n: int, dtype: np.dtype[Any]) -> list[
     filtered, smoothed = 2 * (n + n**2), n + 2 * n**2
     return [
         f"  one step           filter {_si(predict + update, 'FLOP')} (predict {_si(predict, 'FLOP')}), smoother {_si(smoother, 'FLOP')}",
-        f"  kept               two means and covariances of every step: {_si(filtered * T * N * dtype.itemsize, 'B')}, "
-        f"and smoothed, with lag one, {_si(smoothed * T * N * dtype.itemsize, 'B')}",
+        f"  kept               two means and covariances of every step: {_si(filtered * T * N * size, 'B')}, "
+        f"and smoothed, with lag one, {_si(smoothed * T * N * size, 'B')}",
         f"  in total           {_si(T * N * (predict + update + smoother), 'FLOP')}, each step after the one before",
     ]
 
@@ -276,32 +334,69 @@ def matmul_seconds(T: int, N: int, D: int, H: int, G: int, dtype: np.dtype[Any])
     return best
 
 
+_CUPY = {
+    "cross_entropy": "CUDA C++: log-softmax, loss and gradient, one pass over the logits each",
+    "embedding": "CUDA C++: the rows of each id summed in their order, without atomics",
+    "adam": "CUDA C++: one pass over a parameter and its state",
+    "dropout": "CUDA C++: the mask is computed where it is needed, in either pass",
+    "layer_norm": "CUDA C++: statistics, weight and bias in one pass",
+    "kalman": "array operations on all sequences at once, step by step",
+}
+
+
 def _register_all() -> None:
-    for cell in CELLS + OPERATIONS:
-        register(
-            Kernel(
-                cell,
-                "numba",
-                where="CPU",
-                how="fused, vectorised, parallel; no allocation per step",
-                module=f"minirnn.kernels.{cell}.numba_cpu",
-                devices=("cpu",),
-                dtypes=("float32", "float64"),
-                requires=("numba",),
-                least_steps=2 if cell in CELLS else 1,  # it packs w_hh
+    for cell in (*CELLS, *OPERATIONS):
+        module = f"minirnn.kernels.{cell}"
+        if cell != "layer_norm":  # NumPy's passes over its rows are fast enough on a CPU
+            register(
+                Kernel(
+                    cell,
+                    "numba",
+                    where="CPU",
+                    how="fused, vectorised, parallel; no allocation per step",
+                    module=f"{module}.numba_cpu",
+                    devices=("cpu",),
+                    dtypes=SINGLE_AND_DOUBLE,
+                    requires=("numba",),
+                    least_steps=2 if cell in CELLS else 1,  # it packs w_hh
+                )
             )
-        )
         register(
             Kernel(
                 cell,
                 "numpy",
                 where="any CPU",
                 how="the mathematics, line by line: the reference and the fallback",
-                module=f"minirnn.kernels.{cell}.numpy_",
+                module=f"{module}.numpy_",
                 devices=("cpu",),
             )
         )
+        register(
+            Kernel(
+                cell,
+                "cupy",
+                where="GPU",
+                how=_CUPY.get(cell, "CUDA C++: one kernel for the whole sequence where w_hh fits on chip, else one for each step"),
+                module=f"{module}.cupy_",
+                devices=GPU,
+                dtypes=SINGLE_AND_DOUBLE if cell == "kalman" else ("float16", "bfloat16", *SINGLE_AND_DOUBLE),
+                requires=("cupy",),
+            )
+        )
     for cell in CELLS:
+        register(
+            Kernel(
+                cell,
+                "numba-cuda",
+                where="GPU",
+                how="the same as cupy, in Numba-CUDA",
+                module=f"minirnn.kernels.{cell}.numba_cuda",
+                devices=GPU,
+                dtypes=SINGLE_AND_DOUBLE,
+                requires=("cupy", "numba", "numba_cuda"),
+                emulator="numba_engine",
+            )
+        )
         register(
             Kernel(
                 cell,

@@ -11,6 +11,7 @@ from minirnn.tensor import Tensor, tensor  # first: it brings in the tape and th
 from minirnn._version import __version__
 from minirnn.autograd import enable_grad, grad, no_grad
 from minirnn.checkpointing import checkpoint
+from minirnn.device import device
 from minirnn.diagnostics import detect_anomaly, profile
 from minirnn.errors import MinirnnError
 from minirnn.kernels import kernel
@@ -28,6 +29,7 @@ __all__ = [
     "data",
     "decoding",
     "detect_anomaly",
+    "device",
     "enable_grad",
     "grad",
     "kernel",

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
-from minirnn.device import Array, array_module
+from minirnn.device import Array, array_module, device_of
 from minirnn.diagnostics import watched
 from minirnn.tensor import Hook, Tensor
 
@@ -130,7 +130,9 @@ class Function:
         self.__dict__ = {"freed": True, "hooks": {}}
 
     def _check_alike(self) -> None:
-        if not all(t.data.dtype == self.inputs[0].data.dtype and array_module(t.data) is self.xp for t in self.inputs):
+        first = self.inputs[0].data
+        alike = all(t.data.dtype == first.dtype and array_module(t.data) is self.xp for t in self.inputs)
+        if not alike or (self.xp is not np and len({device_of(t.data) for t in self.inputs}) > 1):
             operands = ", ".join(f"operand {k} {t.shape} is {t.dtype} on {t.device}" for k, t in enumerate(self.inputs))
             raise TypeError(f"{type(self).__name__}: {operands}; all must share dtype and device, convert with .to(dtype) or .to(device)")
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from minirnn import ops
-from minirnn.device import Array, array_module
+from minirnn.device import Array, array_module, here
 from minirnn.random import Rng, generator
 from minirnn.tensor import Tensor
 
@@ -141,4 +141,4 @@ class Categorical:
 
 def standard_normal(shape: tuple[int, ...], dtype: Any = np.float32) -> Gaussian:
     """N(0, I) over vectors (..., D) of `shape`."""
-    return Gaussian(Tensor(np.zeros(shape, dtype)), Tensor(np.zeros(shape, dtype)))
+    return Gaussian(Tensor(here(np.zeros(shape, dtype))), Tensor(here(np.zeros(shape, dtype))))

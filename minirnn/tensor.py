@@ -9,7 +9,7 @@ from weakref import ref
 
 import numpy as np
 
-from minirnn.device import Array, device_of, is_array, to_device
+from minirnn.device import Array, beside, device_of, here, is_array, is_device_name, to_device
 
 if TYPE_CHECKING:
     from minirnn.autograd import Function
@@ -27,13 +27,17 @@ def _operator(name: str, reflected: bool = False) -> Callable[..., Tensor]:
 
 def _comparison(compare: Callable[[Any, Any], Any]) -> Callable[..., Tensor]:
     """The method that compares element by element: a Tensor of booleans, which has no gradient."""
-    return lambda self, other: Tensor(compare(self.data, other.data if isinstance(other, Tensor) else other))
+    return lambda self, other: Tensor(compare(self.data, other.data if isinstance(other, Tensor) else _operand(other, self.data)))
+
+
+def _operand(other: Any, like: Array) -> Any:
+    return beside(other, like) if is_array(other) else other
 
 
 class Tensor:
     """An array that remembers how it was computed.
 
-    data            numpy.ndarray or cupy.ndarray
+    data            numpy.ndarray, cupy.ndarray, or an emulated one (see minirnn.device)
     grad            None, or a Tensor of the same shape and dtype: dL/d(this), deposited by `backward()` in leaves
     creator, slot   the Function that made it and which of its outputs it is; None for a leaf
     requires_grad   whether gradients flow into it
@@ -129,7 +133,7 @@ class Tensor:
         return self
 
     def numpy(self) -> Any:
-        """The data as a NumPy array: shared on the CPU, copied from a GPU."""
+        """The data as a NumPy array: shared on the CPU, copied from another device, for which it waits."""
         return to_device(self.data, "cpu")
 
     def item(self) -> float:
@@ -137,13 +141,14 @@ class Tensor:
         return self.data.item()  # type: ignore[no-any-return]
 
     def to(self, target: Any) -> Tensor:
-        """On another device ("cpu", "cuda:0") or in another floating dtype; gradients flow back."""
-        if isinstance(target, str) and target.partition(":")[0] in ("cpu", "cuda"):
+        """On another device ("cpu", "cuda", "cuda:0", "emulated") or in another floating dtype; gradients flow back."""
+        if is_device_name(target):
             return ops.to_device(self, target)
         return ops.cast(self, np.dtype(target))
 
     def __repr__(self) -> str:
         made = f", creator={type(self.creator).__name__}" if self.creator else ", requires_grad=True" if self.requires_grad else ""
+        made = made if self.device == "cpu" else f", device={self.device}{made}"
         return f"Tensor({np.array2string(self.numpy(), separator=', ', prefix='Tensor(', threshold=50)}, dtype={self.dtype}{made})"
 
     def __len__(self) -> int:
@@ -200,12 +205,13 @@ class Tensor:
 def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
     """A new leaf from numbers, nested lists or an array (copied).
 
-    Without `dtype`, Python floats become float32 and an array keeps its own dtype.
+    Without `dtype`, Python floats become float32 and an array keeps its own dtype. It lives on the device of the innermost
+    `with minirnn.device(...):`, the CPU outside of all; an array of another device stays where it is.
     """
     array = data.data if isinstance(data, Tensor) else data if is_array(data) else np.asarray(data)
     if dtype is None:
         dtype = np.float32 if array.dtype == np.float64 and not hasattr(data, "dtype") else array.dtype
-    return Tensor(array.astype(dtype), requires_grad)
+    return Tensor(here(array.astype(dtype)), requires_grad)
 
 
 # The operators need the operations and the operations need Tensor: Tensor first, then they.

@@ -139,12 +139,11 @@ def kernel_for(kernel: str | None = None, device: str = "cpu") -> Iterator[None]
 
     Raises MinirnnError where it, or the device, cannot be used here.
     """
-    from minirnn.device import import_cupy
+    from minirnn.device import device as usable
     from minirnn.kernels import registry
 
     try:
-        if device != "cpu":
-            import_cupy()
+        usable(device)
         registry.choose("lstm", dtype="float32", device=device, kernel=kernel)
     except (ValueError, RuntimeError) as error:
         raise MinirnnError(f"{error}; minirnn doctor shows what can run here") from error

@@ -8,19 +8,22 @@ from typing import Any, Self
 import numpy as np
 
 from minirnn.autograd import no_grad
-from minirnn.device import array_module, to_device
+from minirnn.device import array_module, here, is_array, to_device
 from minirnn.tensor import Tensor, tensor
 
 
 class Parameter(Tensor):
-    """A leaf that is learned: a Tensor with `requires_grad`, and the `name` that it has in its module, for error messages."""
+    """A leaf that is learned: a Tensor with `requires_grad`, and the `name` that it has in its module, for error messages.
+
+    A host array goes to the device of the innermost `with minirnn.device(...):`.
+    """
 
     __slots__ = ("name",)
 
     def __init__(self, data: Any, name: str = "") -> None:
         data = data.data if isinstance(data, Tensor) else data
         array = data if hasattr(data, "dtype") and hasattr(data, "ndim") else tensor(data).data
-        super().__init__(array_module(array).asarray(array, order="C"), requires_grad=True)
+        super().__init__(here(array_module(array).asarray(array, order="C")), requires_grad=True)
         self.name = name
 
 
@@ -100,7 +103,7 @@ class Module:
         Raises ValueError, with nothing loaded, where a shape differs, and, if `strict`, where names are missing or unexpected.
         """
         held = dict(self._walk(Parameter))
-        arrays = {name: np.asarray(state[name]) for name in held if name in state}
+        arrays = {name: _on_host(state[name]) for name in held if name in state}
         problems = []
         if strict:
             problems += [f"missing: {_listed(held.keys() - state.keys())}"] if held.keys() - state.keys() else []
@@ -138,7 +141,7 @@ class Module:
         return self
 
     def to(self, target: Any) -> Self:
-        """Move all parameters, in place, to a device ("cpu", "cuda:0") or to a floating dtype ("float64")."""
+        """Move all parameters, in place, to a device ("cpu", "cuda", "cuda:0", "emulated") or to a floating dtype ("float64")."""
         with no_grad():
             for p in self.parameters():
                 p.data = Tensor(p.data).to(target).data
@@ -217,6 +220,10 @@ def _once(named: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
         if id(value) not in seen:
             seen.add(id(value))
             yield name, value
+
+
+def _on_host(value: Any) -> Any:
+    return to_device(value, "cpu") if is_array(value) else np.asarray(value)
 
 
 def _plain(value: Any) -> Any:

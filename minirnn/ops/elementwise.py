@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from minirnn import device
 from minirnn.autograd import Function
-from minirnn.device import Array
+from minirnn.device import Array, array_module, beside, here, is_array, same_device, scalar
+from minirnn.device import to_device as moved
 from minirnn.ops.broadcast import sum_to
 from minirnn.random import Rng, generator
 from minirnn.tensor import Tensor
@@ -209,7 +209,7 @@ class ToDevice(Elementwise):
     """y = x on another device, the `option`        dx = dy on x's"""
 
     def forward(self, x: Array) -> Array:
-        return device.to_device(x, self.option)
+        return moved(x, self.option)
 
     def backward(self, dy: Tensor) -> Tensor:
         return to_device(dy, self.inputs[0].device)
@@ -218,14 +218,21 @@ class ToDevice(Elementwise):
 def as_tensor(x: Any, like: Tensor | None = None) -> Tensor:
     """x as a Tensor. Beside a floating `like`, a number, a list, or an array of integers or booleans takes its dtype and device.
 
+    What is on the host goes to the device of `like`, or to the current one; what is on a device stays there.
+
     Scalars of NumPy count as Python numbers.
     """
     if isinstance(x, Tensor):
         return x
     x = _plain(x)
     if like is None:
-        return Tensor(np.asarray(x, dtype=np.float32 if isinstance(x, float) else None))
-    return Tensor(device.array_module(like.data).asarray(x, dtype=_common_dtype(like.dtype, x)))
+        return Tensor(here(x if is_array(x) else np.asarray(x, dtype=np.float32 if isinstance(x, float) else None)))
+    dtype = _common_dtype(like.dtype, x)
+    if isinstance(x, (int, float, complex)):
+        return Tensor(scalar(x, dtype, like.data))
+    if is_array(x) and not isinstance(x, np.ndarray):
+        return Tensor(x if x.dtype == dtype else x.astype(dtype))
+    return Tensor(beside(np.asarray(x, dtype=dtype), like.data))
 
 
 def pair(a: Any, b: Any) -> tuple[Tensor, Tensor]:
@@ -280,7 +287,7 @@ def pow(x: Tensor, exponent: Any) -> Tensor:
     exponent = _plain(exponent)
     x = x if x.dtype.kind in "fc" else cast(x, _common_dtype(x.dtype, exponent))
     if exponent == 0:  # one everywhere, and its gradient zero everywhere: p x^(p-1) would be NaN at 0
-        return where(device.array_module(x.data).zeros(x.shape, bool), x, 1)
+        return where(array_module(x.data).zeros(x.shape, bool), x, 1)
     return x if exponent == 1 else Pow.apply(x, option=exponent)
 
 
@@ -347,7 +354,8 @@ def clip(x: Tensor, low: float, high: float) -> Tensor:
 def where(condition: Any, a: Any, b: Any) -> Tensor:
     """a where `condition` (a boolean array or Tensor), b elsewhere. At least one of a and b is a Tensor."""
     condition = condition.data if isinstance(condition, Tensor) else condition
-    return Where.apply(*pair(a, b), option=condition)
+    a, b = pair(a, b)
+    return Where.apply(a, b, option=beside(condition if is_array(condition) else np.asarray(condition), a.data))
 
 
 def cast(x: Tensor, dtype: Any) -> Tensor:
@@ -356,8 +364,8 @@ def cast(x: Tensor, dtype: Any) -> Tensor:
 
 
 def to_device(x: Tensor, target: str) -> Tensor:
-    """x on "cpu", "cuda" or "cuda:i"."""
-    return x if x.device == target else ToDevice.apply(x, option=target)
+    """x on "cpu", "cuda", "cuda:<index>" or "emulated"; the gradient comes back to where x is."""
+    return x if same_device(x.device, target) else ToDevice.apply(x, option=target)
 
 
 def dropout(x: Tensor, p: float = 0.5, *, rng: Rng = None) -> Tensor:
@@ -367,4 +375,4 @@ def dropout(x: Tensor, p: float = 0.5, *, rng: Rng = None) -> Tensor:
     if p == 0:
         return x
     kept = generator(rng).random(x.shape, dtype=np.float32) >= p
-    return x * Tensor(device.array_module(x.data).asarray(kept * np.float32(1 / (1 - p)), dtype=x.dtype))
+    return x * Tensor(array_module(x.data).asarray(kept * np.float32(1 / (1 - p)), dtype=x.dtype))

@@ -112,7 +112,9 @@ def test_one_that_cannot_run_is_refused_and_never_replaced() -> None:
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match=r"kernel='cudnn': there is no kernel named 'cudnn'; there are numba, numpy, unrolled"):
+    with pytest.raises(
+        ValueError, match=r"kernel='cudnn': there is no kernel named 'cudnn'; there are numba, numpy, cupy, numba-cuda, unrolled"
+    ):
         choose("lstm", **SIZES, kernel="cudnn")
     with pytest.raises(ValueError, match="there is no kernel named 'cudnn'"), kernel("cudnn"):
         pass
@@ -135,7 +137,7 @@ def test_a_new_kernel_is_found_by_name() -> None:
     assert load("lstm", "mine").__name__ == "minirnn.kernels.lstm.numpy_"
     with pytest.raises(ValueError, match="lstm has a kernel named 'mine' already"):
         register(Kernel("lstm", "mine", "here", "somehow", module=None))
-    with pytest.raises(ValueError, match="gru has no kernel named 'mine'; it has numba, numpy, unrolled"):
+    with pytest.raises(ValueError, match="gru has no kernel named 'mine'; it has numba, numpy, cupy, numba-cuda, unrolled"):
         choose("gru", **SIZES, kernel="mine")
 
 

@@ -1,0 +1,190 @@
+"""Devices: names, the context, moves one way and back, and the words where one cannot be used."""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+import minirnn as mr
+from minirnn import Tensor, nn, tensor
+from minirnn.device import array_module, beside, current_device, device_of, peek, synchronize, to_device
+from minirnn.kernels import availability
+
+needs_emulator = pytest.mark.skipif(
+    availability.missing("emulated") is not None, reason=f"the emulated device: {availability.missing('emulated')}"
+)
+
+
+@pytest.fixture
+def _asked_anew() -> Iterator[None]:
+    """What is missing is found out again, and what the test pretends is forgotten."""
+    availability._cuda.cache_clear()
+    availability.emulator_lacks.cache_clear()
+    yield
+    availability._cuda.cache_clear()
+    availability.emulator_lacks.cache_clear()
+
+
+def test_the_function_and_the_module_have_one_name():
+    module = importlib.import_module("minirnn.device")
+    assert mr.device is module.device
+    assert mr.device("cpu") == "cpu"
+
+
+@pytest.mark.parametrize("name", ["tpu", "cuda:", "cuda:x", "cpu:0", "emulated:1", "", None])
+def test_a_name_that_is_none(name):
+    with pytest.raises(ValueError, match=r'device must be "cpu", "cuda", "cuda:<index>" or "emulated", got'):
+        mr.device(name)
+    with pytest.raises(ValueError, match=r"device must be"):
+        to_device(np.ones(1), name)
+
+
+@pytest.mark.usefixtures("_asked_anew")
+def test_without_cupy(monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "cupy" else find(name, *rest))
+    words = r'device "cuda" cannot be used here: CuPy is not installed; pip install "minirnn\[cuda12\]" .*, and device "emulated" runs'
+    with pytest.raises(RuntimeError, match=words):
+        mr.device("cuda")
+    monkeypatch.delitem(sys.modules, "cupy", raising=False)
+    with pytest.raises(RuntimeError, match=words):
+        tensor(1.0).to("cuda")
+
+
+@pytest.mark.usefixtures("_asked_anew")
+def test_without_a_gpu():
+    pytest.importorskip("cupy", reason="needs CuPy, and no GPU")
+    if availability.missing("cuda") is None:
+        with pytest.raises(RuntimeError, match=r'device "cuda:99" cannot be used here: there are \d+ GPUs, numbered from 0'):
+            mr.device("cuda:99")
+    else:
+        with pytest.raises(RuntimeError, match=r'device "cuda" cannot be used here: .*no GPU.*; device "emulated" runs the same kernels'):
+            mr.device("cuda")
+
+
+@pytest.mark.usefixtures("_asked_anew")
+def test_without_a_compiler(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(RuntimeError, match=r'device "emulated" cannot be used here: .*no-such-compiler'):
+        mr.device("emulated")
+
+
+def test_arrays_only():
+    with pytest.raises(TypeError, match="expected a NumPy or CuPy array, got list"):
+        array_module([1.0])
+
+
+@needs_emulator
+def test_new_tensors_live_on_the_device_of_the_context():
+    emulated = mr.device("emulated")
+    with emulated:
+        made = [tensor([1.0, 2.0]), tensor(np.arange(3)), mr.ops.exp([0.0]), *nn.LSTM(2, 3, rng=0).parameters()]
+        made.append(mr.distributions.standard_normal((2, 3)).mean)
+        with mr.device("cpu"):
+            assert tensor(1.0).device == current_device() == "cpu"
+        with emulated:  # the same object, inside itself
+            assert current_device() == "emulated"
+        assert current_device() == "emulated"
+    assert {t.device for t in made} == {"emulated"}
+    assert tensor(1.0).device == current_device() == "cpu"
+    assert tensor(made[0]).device == "emulated"
+
+
+@needs_emulator
+def test_the_context_ends_with_an_error():
+    with pytest.raises(ZeroDivisionError), mr.device("emulated"):
+        raise ZeroDivisionError
+    assert current_device() == "cpu"
+
+
+@needs_emulator
+def test_there_and_back_with_its_gradient():
+    x = tensor([[1.0, -2.0]], requires_grad=True)
+    y = x.to("emulated")
+    assert y.device == device_of(y.data) == "emulated"
+    assert y.to("emulated") is y
+    (y * 3).to("cpu").sum().backward()
+    assert x.grad is not None
+    assert x.grad.device == "cpu"
+    np.testing.assert_array_equal(x.grad.numpy(), [[3, 3]])
+    np.testing.assert_array_equal(y.numpy(), x.numpy())
+    assert "device=emulated" in repr(y)
+
+
+@needs_emulator
+def test_devices_do_not_mix():
+    x = tensor([1.0, 2.0])
+    with pytest.raises(TypeError, match=r"operand 0 \(2,\) is float32 on cpu, operand 1 \(2,\) is float32 on emulated; .*\.to\(device\)"):
+        _ = x + x.to("emulated")
+
+
+@needs_emulator
+def test_numbers_and_host_arrays_come_along():
+    a = np.array([1.0, -2.0], np.float32)
+    x = Tensor(a).to("emulated")
+    for y, expected in [(x * 2, a * 2), (-0.0 * x, -0.0 * a), (x + a, a + a), (x - [1, 2], a - [1, 2]), (np.float32(3) / x, 3 / a)]:
+        assert (y.device, y.dtype) == ("emulated", np.float32)
+        np.testing.assert_array_equal(y.numpy(), expected.astype(np.float32))
+        np.testing.assert_array_equal(np.signbit(y.numpy()), np.signbit(expected))
+    assert (x > a - 1).numpy().all()
+    assert (x < 0).numpy().tolist() == [False, True]
+
+
+@needs_emulator
+def test_a_read_only_array_is_moved_once():
+    like = Tensor(np.zeros(1)).to("emulated").data
+    ids = np.arange(3)
+    assert beside(ids, like) is not beside(ids, like)
+    ids.flags.writeable = False
+    kept = beside(ids, like)
+    assert beside(ids, like) is kept
+    assert beside(kept, like) is kept
+    view = np.arange(4)[:3]  # somebody may write to what it looks at
+    view.flags.writeable = False
+    assert beside(view, like) is not beside(view, like)
+    moved = importlib.import_module("minirnn.device")._moved
+    before = len(moved)
+    del ids
+    gc.collect()
+    assert len(moved) == before - 1
+    assert beside(view, np.zeros(1)) is view
+
+
+@needs_emulator
+def test_peek_looks_at_the_host_alone():
+    assert peek(np.array(True), otherwise=False)
+    assert not peek(np.array(False), otherwise=True)
+    on_device = Tensor(np.array(True)).to("emulated").data
+    assert peek(on_device, otherwise=True)
+    assert not peek(on_device, otherwise=False)
+    synchronize("emulated")
+    synchronize()
+
+
+@needs_emulator
+def test_a_module_moves_and_its_state_with_it():
+    with mr.device("emulated"):
+        there = nn.GRU(2, 3, rng=1)
+    here = nn.GRU(2, 3, rng=1)
+    for (name, a), b in zip(there.state_dict().items(), here.state_dict().values(), strict=True):
+        np.testing.assert_array_equal(a, b, err_msg=name)
+    here.to("emulated")
+    assert {p.device for p in here.parameters()} == {"emulated"}
+    here.load_state_dict({name: p.data for name, p in there.named_parameters()})
+    there.load_state_dict(here.to("cpu").state_dict())
+    assert {p.device for p in here.parameters()} == {"cpu"}
+
+
+def test_asking_about_the_cpu_imports_no_cupy():
+    code = (
+        "import sys, minirnn as mr; mr.device('cpu'); mr.kernels.choose('lstm', dtype='float32'); mr.kernels.explain(2, 2, 2, 2);"
+        "loaded = {'cupy', 'numba', 'minirnn.kernels.emulator'} & set(sys.modules); assert not loaded, loaded"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
