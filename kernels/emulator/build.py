@@ -1,7 +1,7 @@
 """A shared library of CUDA kernels that runs on the CPU: translate, compile, keep, load.
 
-    library = compile(source)                       # g++, once for each text and each compiler
-    library["axpy"]((2,), (128,), (x, y, np.int32(n)), seed=7)
+library = compile(source)                       # g++, once for each text and each compiler
+library["axpy"]((2,), (128,), (x, y, np.int32(n)), seed=7)
 """
 
 from __future__ import annotations
@@ -25,7 +25,17 @@ from minirnn.kernels.emulator.translate import EmulatorError, kernels, translate
 Array: TypeAlias = Any
 HERE = Path(__file__).parent
 SANITIZERS = ("", "address,undefined", "thread")
-_FLAGS = ("-std=c++17", "-g", "-fPIC", "-ffp-contract=off", "-fno-math-errno", "-Wall", "-Wno-unknown-pragmas", "-Wno-unused")
+_FLAGS = (
+    "-std=c++17",
+    "-g",
+    "-fPIC",
+    "-fno-gnu-unique",
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-Wall",
+    "-Wno-unknown-pragmas",
+    "-Wno-unused",
+)
 
 
 def compiler() -> str:
@@ -44,7 +54,9 @@ def missing() -> str | None:
 
 def folder() -> Path:
     """Where libraries are kept: `emulator` in $NUMBA_CACHE_DIR or in minirnn's cache folder, with what Numba has compiled."""
-    parent = os.environ.get("NUMBA_CACHE_DIR") or os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "minirnn")
+    parent = os.environ.get("NUMBA_CACHE_DIR") or os.path.join(
+        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "minirnn"
+    )
     return Path(parent, "emulator")
 
 

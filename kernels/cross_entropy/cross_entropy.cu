@@ -1,0 +1,55 @@
+// Cross entropy of softmax(x) with a smoothed target, for each row x of the logits. The equations are those of numpy_.py.
+//
+// Geometry   1-D: a block for each row, of 32 to 256 threads by the row's length; a thread takes every blockDim.x-th class
+// Registers  the running maximum and sums
+// Shared     32 numbers, for the sums over the block
+// Memory     forward reads the logits from memory once, and again from cache; it writes two numbers per row. backward reads and writes
+//            once: 3 S V sizeof(Real) bytes for both, 4 where a row has left the cache
+// Work       two exponentials per logit
+// Floor      the traffic
+//
+// -inf needs no care: its exponential is 0. A NaN counts as the maximum, and inf - inf is NaN: either makes the row's loss NaN.
+
+#include "../cuda/types.cuh"
+#include "../cuda/rows.cuh"
+
+// logits     (S, V)  read
+// targets    (S,)    read, int64 in [0, V)
+// loss, lse  (S,)    written
+// on_target  1 - e, e the label smoothing
+// on_all     e / V
+extern "C" __global__ void __launch_bounds__(256)
+cross_entropy_forward(const Real* logits, const long long* targets, Real* loss, Real* lse, int V, Real on_target, Real on_all) {
+  const Real* x = logits + (long long)blockIdx.x * V;
+  Real m = -INFINITY;
+  for (int k = threadIdx.x; k < V; k += blockDim.x) m = Larger()(m, x[k]);
+  m = over_block(m, Larger(), -INFINITY);  // (1)
+  Real total = 0, shifted = 0;
+  for (int k = threadIdx.x; k < V; k += blockDim.x) {
+    total += exponential(x[k] - m);
+    shifted += x[k] - m;
+  }
+  total = over_block(total, Add(), 0);
+  if (on_all > 0) shifted = over_block(shifted, Add(), 0);
+  if (threadIdx.x > 0) return;
+  const Real log_total = logarithm(total);
+  Real value = log_total - on_target * (x[targets[blockIdx.x]] - m);  // (3)
+  if (on_all > 0) value -= on_all * shifted;
+  loss[blockIdx.x] = value;
+  lse[blockIdx.x] = m + log_total;  // (2)
+}
+
+// logits (S, V), targets (S,), dloss (S,)  read
+// lse      (S,)    read: from forward
+// dlogits  (S, V)  written
+extern "C" __global__ void __launch_bounds__(256)
+cross_entropy_backward(const Real* logits, const long long* targets, const Real* lse, const Real* dloss, Real* dlogits, int V,
+                       Real on_target, Real on_all) {
+  const long long row = (long long)blockIdx.x * V;
+  const long long target = targets[blockIdx.x];
+  const Real d = dloss[blockIdx.x], z = lse[blockIdx.x];
+  for (int k = threadIdx.x; k < V; k += blockDim.x) {
+    const Real q = k == target ? on_all + on_target : on_all;
+    dlogits[row + k] = d == 0 ? Real(0) : d * (exponential(logits[row + k] - z) - q);  // (4)
+  }
+}
