@@ -129,17 +129,17 @@ def everything(files: Sequence[str], architectures: Sequence[int], failed: list[
             try:
                 yield from compile_unit(unit.path, dtype, able)
             except Exception as error:  # CuPy's own class, which cannot be imported without CuPy
-                failed.append(f"{unit.path} ({dtype}) does not compile: {_first_error(error)}")
+                failed.append(f"{unit.path} ({dtype}) does not compile: {first_error(error)}")
     for file, kernel, dtype, function, signature in numba_kernels():
         if files and file not in files:
             continue
         try:
             yield from compile_numba(file, kernel, dtype, function, signature, architectures)
         except Exception as error:  # Numba's, or ptxas
-            failed.append(f"{file}: {kernel} ({dtype}) does not compile: {_first_error(error)}")
+            failed.append(f"{file}: {kernel} ({dtype}) does not compile: {first_error(error)}")
 
 
-def _first_error(error: Exception) -> str:
+def first_error(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return next((line for line in lines if "error" in line.lower()), lines[0] if lines else type(error).__name__)
 

@@ -1,0 +1,170 @@
+"""What a compiled kernel takes: the reports are read right, what must not be is found, and the table lists what there is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from minirnn.kernels.cuda import compiled, source, without_driver
+from minirnn.kernels.cuda.resources import Resources, float64_instructions, launch_bounds, parse, shared_in
+
+REPORT = """\
+ptxas info    : 6461 bytes gmem, 10768 bytes cmem[4]
+ptxas info    : Compiling entry function 'first' for 'sm_75'
+ptxas info    : Function properties for first
+ptxas         .     48 bytes stack frame, 32 bytes spill stores, 16 bytes spill loads
+ptxas info    : Used 64 registers, used 1 barriers, 48 bytes cumulative stack size, 1056 bytes smem, 412 bytes cmem[0]
+ptxas info    : Compile time = 57.387 ms
+ptxas info    : Compiling entry function 'second' for 'sm_75'
+ptxas info    : Function properties for second
+    0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
+ptxas info    : Used 12 registers, 376 bytes cmem[0]
+"""
+
+PTX = """\
+.version 9.5
+.target sm_90
+.visible .shared .align 4 .b8 tile[1024];
+.shared .align 16 .b8 rest[32];
+
+.func  (.param .b64 func_retval0) apart(
+	.param .b64 apart_param_0
+)
+{
+	.reg .f64 	%fd<3>;
+	ld.param.f64 	%fd1, [apart_param_0];
+	st.param.f64 	[func_retval0], %fd1;
+	ret;
+}
+.visible .entry bounded(
+	.param .u64 bounded_param_0
+)
+.maxntid 32, 8, 1
+{
+	.reg .f64 	%fd<3>;
+	.reg .f32 	%f<3>;
+	// begin inline asm
+	{.reg .b16 low;
+	mov.b16 low, 0;
+}
+	// end inline asm
+	cvt.f64.f32 	%fd1, %f1;
+	ret;
+}
+.visible .entry free()
+{
+	add.f32 	%f1, %f2, %f3;
+	ret;
+}
+"""
+
+# A thread's array that a variable indexes cannot lie in registers, and 150 numbers that are all needed at once do not fit into 32 of them.
+AT_FAULT = """
+extern "C" __global__ void __launch_bounds__(64) local_array(const float* x, float* y, int n) {
+  float kept[16] = {};
+  for (int i = 0; i < n; ++i) kept[(i * i) & 15] += x[i];
+  y[threadIdx.x] = kept[n & 15];
+}
+extern "C" __global__ void __launch_bounds__(1024, 2) spilling(const float* x, float* y) {
+  float kept[150];
+#pragma unroll
+  for (int i = 0; i < 150; ++i) kept[i] = x[threadIdx.x + 1024 * i];
+#pragma unroll
+  for (int i = 0; i < 150; ++i) y[threadIdx.x + 1024 * i] = kept[149 - i] * kept[(i * 7) % 150];
+}
+extern "C" __global__ void __launch_bounds__(64) wide(const float* x, float* y) { y[threadIdx.x] = x[threadIdx.x] * 0.1; }
+extern "C" __global__ void __launch_bounds__(64) clean(const float* x, float* y) { y[threadIdx.x] = x[threadIdx.x] * 0.1f; }
+"""
+
+
+@pytest.fixture
+def _nvrtc() -> None:
+    reason = without_driver.why_not_cupy()
+    if reason:
+        pytest.skip(reason)
+
+
+def test_a_report_is_read() -> None:
+    assert parse(REPORT) == {
+        "first": Resources(registers=64, stack=48, spill_stores=32, spill_loads=16, shared=1056, barriers=1),
+        "second": Resources(registers=12, stack=0, spill_stores=0, spill_loads=0, shared=0, barriers=0),
+    }
+    with pytest.raises(ValueError, match="ptxas: the report on first does not say how many registers it uses"):
+        parse(REPORT.replace("Used 64 registers", "no idea"))
+
+
+def test_ptx_is_read() -> None:
+    assert float64_instructions(PTX) == {"apart": 2, "bounded": 1, "free": 0}
+    assert launch_bounds(PTX) == {"bounded": 256, "free": None}
+    assert shared_in(PTX) == 1056
+
+
+def test_registers_are_handed_out_to_whole_warps_in_eights() -> None:
+    takes = Resources(registers=64, stack=0, spill_stores=0, spill_loads=0, shared=0, barriers=0)
+    assert takes.fits(1024)  # 64 x 1,024 = 65,536
+    assert not Resources(65, 0, 0, 0, 0, 0).fits(1024)
+    assert Resources(255, 0, 0, 0, 0, 0).fits(256)
+    assert not Resources(255, 0, 0, 0, 0, 0).fits(257)
+
+
+@pytest.mark.usefixtures("_nvrtc")
+def test_planted_faults_are_found() -> None:
+    found = {c.kernel: c.faults() for c in compiled.compile_source("planted.cu", AT_FAULT, ("--std=c++17",), "float32", [90])}
+    assert set(found) == {"local_array", "spilling", "wide", "clean"}
+    assert found["local_array"] == ["keeps 64 bytes in local memory"]
+    assert found["spilling"][0].startswith("spills ")
+    assert found["wide"][0].startswith("has ")
+    assert found["wide"][0].endswith(" float64 instructions")
+    assert found["clean"] == []
+
+
+@pytest.mark.usefixtures("_nvrtc")
+def test_float64_may_stand_in_a_float64_kernel() -> None:
+    kernels = compiled.compile_source("planted.cu", AT_FAULT, ("--std=c++17",), "float64", [80])
+    (wide,) = (c for c in kernels if c.kernel == "wide")
+    assert wide.float64 > 0
+    assert wide.faults() == []
+
+
+@pytest.mark.usefixtures("_nvrtc")
+@pytest.mark.parametrize("unit", [source.UNITS[0], source.UNITS[-1]], ids=lambda unit: unit.path)
+def test_a_file_compiles_clean(unit: source.Unit) -> None:
+    found = list(compiled.compile_unit(unit.path, "float32", [90]))
+    assert {(c.file, c.kernel, c.dtype) for c in found} == {e for e in compiled.listed_in_sources([unit.path]) if e[2] == "float32"}
+    assert [fault for c in found for fault in c.faults()] == []
+
+
+@pytest.mark.usefixtures("_nvrtc")
+def test_what_does_not_compile_is_named() -> None:
+    with pytest.raises(Exception, match="error: identifier") as caught:
+        list(compiled.compile_source("planted.cu", "__global__ void f() { undefined(); }", (), "float32", [90]))
+    assert "undefined" in compiled.first_error(caught.value)
+
+
+def test_the_table_lists_what_there_is() -> None:
+    takes = Resources(registers=40, stack=0, spill_stores=0, spill_loads=0, shared=128, barriers=1)
+    rows = [
+        compiled.Compiled("lstm/lstm.cu", "lstm_step_forward", dtype, architecture, 256, 0, takes)
+        for dtype, architecture in (("float32", 75), ("float32", 90), ("bfloat16", 90))
+    ]
+    table = compiled.markdown(rows)
+    assert "| `lstm_step_forward` | bfloat16 | 256 | - | 40 | 128 | 0 | 0 | 1 | 0 |" in table
+    assert "one block fits a multiprocessor: 3 combinations" in table
+    assert compiled.listed_in(table) == {("lstm/lstm.cu", "lstm_step_forward", dtype) for dtype in ("float32", "bfloat16")}
+    assert "**1 faults** in 1 combinations" in compiled.markdown([compiled.Compiled("a.cu", "k", "float32", 75, 256, 3, takes)])
+
+
+def test_an_outdated_table_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    takes = Resources(registers=40, stack=0, spill_stores=0, spill_loads=0, shared=0, barriers=0)
+    rows = [compiled.Compiled(*entry[:2], entry[2], 90, 256, 0, takes) for entry in sorted(compiled.listed_in_sources())]
+    monkeypatch.setattr(compiled, "TABLE", tmp_path / "COMPILED.md")
+    compiled.TABLE.write_text(compiled.markdown(rows))
+    assert compiled.main(["--check"]) == 0
+    gone = compiled.Compiled("gone/gone.cu", "gone", "float32", 90, 256, 0, takes)
+    compiled.TABLE.write_text(compiled.markdown([*rows[1:], gone]))
+    assert compiled.main(["--check"]) == 1
+    complaint = capsys.readouterr().err
+    assert f"{rows[0].file}: {rows[0].kernel} ({rows[0].dtype}) is not in COMPILED.md" in complaint
+    assert "gone/gone.cu: gone (float32) is gone, but in COMPILED.md" in complaint
+    assert "out of date; make compiled writes it anew" in complaint
