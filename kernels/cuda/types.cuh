@@ -25,6 +25,10 @@ __device__ __forceinline__ float widen(float x) { return x; }
 __device__ __forceinline__ float narrow(float x) { return x; }
 #endif
 
+#ifndef INFINITY  // NVRTC brings no <math.h>
+#define INFINITY __int_as_float(0x7f800000)
+#endif
+
 // One name for the functions of both widths: exp(float) alone would do, but log(1) of an int is a double.
 __device__ __forceinline__ float exponential(float x) { return expf(x); }
 __device__ __forceinline__ double exponential(double x) { return exp(x); }
