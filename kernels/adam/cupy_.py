@@ -13,7 +13,7 @@ import numpy as np
 
 from minirnn.kernels.contract import Array
 from minirnn.kernels.cuda.arrays import module_of
-from minirnn.kernels.cuda.launch import function
+from minirnn.kernels.cuda.launch import function, wide
 
 UNIT = "adam/adam.cu"
 BLOCK = 256
@@ -34,7 +34,11 @@ def step(
     t: int,
     scale: Any = 1.0,
 ) -> None:
-    """Update `param`, `m` and `v` in place, float32 or float64; the arguments are numpy_.step's, but that scale may be on the device."""
+    """Update `param`, `m` and `v` in place; the arguments are numpy_.step's, but that scale may be a 0-d array of the same device.
+
+    float32, float64, float16 or bfloat16. The small ones are computed in float32 and rounded to what the arrays hold: a step of less than
+    half a unit in the last place of a parameter is lost.
+    """
     for name, array in (("param", param), ("grad", grad), ("m", m), ("v", v)):
         if not array.flags.c_contiguous:
             raise ValueError(f"adam: {name} must be C-contiguous; ascontiguousarray makes it so")
@@ -43,7 +47,7 @@ def step(
     if not param.size:
         return
     xp = module_of(param)
-    real = param.dtype.type
+    real = wide(param.dtype)
     on_device = isinstance(scale, xp.ndarray)
     coefficients = (
         0.0 if decoupled else weight_decay,
@@ -56,7 +60,7 @@ def step(
     )
     arguments = (
         *(param, grad, m, v, np.int64(param.size)),
-        scale.astype(param.dtype, copy=False) if on_device else real(scale),
+        scale.astype(real, copy=False) if on_device else real(scale),
         *map(real, coefficients),
     )
     name = "adam_step_clipped" if on_device else "adam_step"

@@ -14,42 +14,42 @@
 #include "../cuda/rows.cuh"
 
 // logits     (S, V)  read
-// targets    (S,)    read, int64 in [0, V)
-// loss, lse  (S,)    written
+// targets    (S,)    read, in [0, V)
+// loss       (S,)    written
+// lse        (S,)    written, and kept for backward
 // on_target  1 - e, e the label smoothing
 // on_all     e / V
 extern "C" __global__ void __launch_bounds__(256)
-cross_entropy_forward(const Real* logits, const long long* targets, Real* loss, Real* lse, int V, Real on_target, Real on_all) {
+cross_entropy_forward(const Real* logits, const long long* targets, Real* loss, Wide* lse, int V, Wide on_target, Wide on_all) {
   const Real* x = logits + (long long)blockIdx.x * V;
-  Real m = -INFINITY;
-  for (int k = threadIdx.x; k < V; k += blockDim.x) m = Larger()(m, x[k]);
+  Wide m = -INFINITY;
+  for (int k = threadIdx.x; k < V; k += blockDim.x) m = Larger()(m, widen(x[k]));
   m = over_block(m, Larger(), -INFINITY);  // (1)
-  Real total = 0, shifted = 0;
+  Wide total = 0, shifted = 0;
   for (int k = threadIdx.x; k < V; k += blockDim.x) {
-    total += exponential(x[k] - m);
-    shifted += x[k] - m;
+    total += exponential(widen(x[k]) - m);
+    shifted += widen(x[k]) - m;
   }
   total = over_block(total, Add(), 0);
   if (on_all > 0) shifted = over_block(shifted, Add(), 0);
   if (threadIdx.x > 0) return;
-  const Real log_total = logarithm(total);
-  Real value = log_total - on_target * (x[targets[blockIdx.x]] - m);  // (3)
+  const Wide log_total = logarithm(total);
+  Wide value = log_total - on_target * (widen(x[targets[blockIdx.x]]) - m);  // (3)
   if (on_all > 0) value -= on_all * shifted;
-  loss[blockIdx.x] = value;
+  loss[blockIdx.x] = narrow(value);
   lse[blockIdx.x] = m + log_total;  // (2)
 }
 
-// logits (S, V), targets (S,), dloss (S,)  read
-// lse      (S,)    read: from forward
-// dlogits  (S, V)  written
+// logits (S, V), targets (S,), lse (S,), dloss (S,)  read
+// dlogits                                    (S, V)  written
 extern "C" __global__ void __launch_bounds__(256)
-cross_entropy_backward(const Real* logits, const long long* targets, const Real* lse, const Real* dloss, Real* dlogits, int V,
-                       Real on_target, Real on_all) {
+cross_entropy_backward(const Real* logits, const long long* targets, const Wide* lse, const Real* dloss, Real* dlogits, int V,
+                       Wide on_target, Wide on_all) {
   const long long row = (long long)blockIdx.x * V;
   const long long target = targets[blockIdx.x];
-  const Real d = dloss[blockIdx.x], z = lse[blockIdx.x];
+  const Wide d = widen(dloss[blockIdx.x]), z = lse[blockIdx.x];
   for (int k = threadIdx.x; k < V; k += blockDim.x) {
-    const Real q = k == target ? on_all + on_target : on_all;
-    dlogits[row + k] = d == 0 ? Real(0) : d * (exponential(logits[row + k] - z) - q);  // (4)
+    const Wide q = k == target ? on_all + on_target : on_all;
+    dlogits[row + k] = narrow(d == 0 ? Wide(0) : d * (exponential(widen(logits[row + k]) - z) - q));  // (4)
   }
 }

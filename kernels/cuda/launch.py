@@ -11,6 +11,11 @@ from minirnn.kernels.cuda import source
 _modules: dict[tuple[Any, ...], Any] = {}  # compiling takes a second
 
 
+def wide(dtype: Any) -> Any:
+    """The type that a kernel takes sums in: `Wide` of types.cuh."""
+    return np.float64 if dtype == np.float64 else np.float32
+
+
 def function(xp: Any, unit: str, name: str, dtype: Any, *, cooperative: bool = False) -> Any:
     """The kernel `name` of a .cu file (its path below kernels/), to be called as f(grid, block, arguments, shared_mem=bytes).
 

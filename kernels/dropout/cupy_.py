@@ -6,7 +6,7 @@ import numpy as np
 
 from minirnn.kernels.contract import Array
 from minirnn.kernels.cuda.arrays import module_of
-from minirnn.kernels.cuda.launch import function
+from minirnn.kernels.cuda.launch import function, wide
 from minirnn.kernels.dropout.numpy_ import threshold
 
 UNIT = "dropout/dropout.cu"
@@ -20,7 +20,6 @@ def apply(x: Array, p: float, key: int) -> Array:
     x = xp.ascontiguousarray(x)
     y = xp.empty(x.shape, x.dtype)
     if x.size:
-        scale = (np.float64 if x.dtype == np.float64 else np.float32)(1 / (1 - p))
-        arguments = (x, y, np.int64(x.size), np.uint64(key), np.uint32(threshold(p)), scale)
+        arguments = (x, y, np.int64(x.size), np.uint64(key), np.uint32(threshold(p)), wide(x.dtype)(1 / (1 - p)))
         function(xp, UNIT, "dropout_apply", x.dtype)((-(-x.size // (BLOCK * EACH)),), (BLOCK,), arguments)
     return y

@@ -11,7 +11,7 @@ import numpy as np
 
 from minirnn.kernels.contract import Array
 from minirnn.kernels.cuda.arrays import module_of
-from minirnn.kernels.cuda.launch import function
+from minirnn.kernels.cuda.launch import function, wide
 from minirnn.kernels.cuda.rows import threads
 
 UNIT = "layer_norm/layer_norm.cu"
@@ -23,11 +23,11 @@ def forward(x: Array, weight: Array | None, bias: Array | None, eps: float) -> t
     """x (S, D), D >= 1, weight (D,) or None (ones), bias (D,) or None (zeros) -> y (S, D), mean (S,), r (S,)"""
     xp = module_of(x)
     S, D = x.shape
-    x, wide = xp.ascontiguousarray(x), _wide(x.dtype)
-    y, mean, r = xp.empty((S, D), x.dtype), xp.empty(S, wide), xp.empty(S, wide)
+    x, real = xp.ascontiguousarray(x), wide(x.dtype)
+    y, mean, r = xp.empty((S, D), x.dtype), xp.empty(S, real), xp.empty(S, real)
     if S:
         parameters = (x if weight is None else xp.ascontiguousarray(weight), x if bias is None else xp.ascontiguousarray(bias))
-        arguments = (x, *parameters, y, mean, r, np.int32(D), wide(eps), np.bool_(weight is not None), np.bool_(bias is not None))
+        arguments = (x, *parameters, y, mean, r, np.int32(D), real(eps), np.bool_(weight is not None), np.bool_(bias is not None))
         function(xp, UNIT, "layer_norm_forward", x.dtype)((S,), (threads(D),), arguments)
     return y, mean, r
 
@@ -55,12 +55,7 @@ def _columns(xp: Any, dy: Array, x: Array, mean: Array, r: Array) -> tuple[Array
     dweight, dbias = xp.zeros(D, x.dtype), xp.zeros(D, x.dtype)  # (D,)
     if S:
         P = -(-S // ROWS)
-        parts = xp.empty((2, P, D), _wide(x.dtype))
+        parts = xp.empty((2, P, D), wide(x.dtype))
         function(xp, UNIT, "layer_norm_columns", x.dtype)((-(-D // 32), P), (32, LANES), (dy, x, mean, r, parts, np.int32(S), np.int32(D)))
         function(xp, UNIT, "layer_norm_fold", x.dtype)((-(-D // BLOCK),), (BLOCK,), (parts, dweight, dbias, np.int32(P), np.int32(D)))
     return dweight, dbias
-
-
-def _wide(dtype: Any) -> Any:
-    """The type that sums are taken in."""
-    return np.float64 if dtype == np.float64 else np.float32
