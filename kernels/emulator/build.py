@@ -217,6 +217,8 @@ class Kernel:
 
     def _address(self, i: int, argument: Any) -> int:
         element = self.elements[i]
+        if isinstance(argument, np.uintp) and argument == 0:  # a null pointer
+            return 0
         if not isinstance(argument, np.ndarray):
             raise EmulatorError(f"{self.name}: argument {i} is a pointer and needs an array, got {_described(argument)}")
         if element not in "vS" and type_code(argument.dtype) != element:

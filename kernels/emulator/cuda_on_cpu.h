@@ -104,6 +104,7 @@ template <class T> T __shfl_down_sync(unsigned m, T v, unsigned d, int w = 32, E
 static inline void __threadfence() { emulator::emu_yield(); }
 static inline void __threadfence_block() { emulator::emu_yield(); }
 static inline void __nanosleep(unsigned) { emulator::emu_yield(); }
+static inline void __trap(EMU_LINE) { emulator::emu_fail("line %d: __trap()", line); }
 
 // atomics: CAS loops on the host's atomics, so that ThreadSanitizer sees them as atomic accesses
 template <class T, class F> T emu_atomic(T* p, F f) {
