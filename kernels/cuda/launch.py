@@ -6,7 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from minirnn.kernels.contract import Array
 from minirnn.kernels.cuda import source
+
+NULL = np.uintp(0)  # a pointer to nothing: the gradient that is None
+STATIC = 48 * 1024  # bytes of shared memory that a block may have without asking for more
 
 _modules: dict[tuple[Any, ...], Any] = {}  # compiling takes a second
 
@@ -16,11 +20,13 @@ def wide(dtype: Any) -> Any:
     return np.float64 if dtype == np.float64 else np.float32
 
 
-def function(xp: Any, unit: str, name: str, dtype: Any, *, cooperative: bool = False) -> Any:
+def function(xp: Any, unit: str, name: str, dtype: Any, *, cooperative: bool = False, shared: int = 0) -> Any:
     """The kernel `name` of a .cu file (its path below kernels/), to be called as f(grid, block, arguments, shared_mem=bytes).
 
     xp      the array module: cupy, or the stand-in
     dtype   of the arrays: `Real` in the file
+    cooperative   for a kernel with a grid barrier. CuPy then launches every kernel of the module that way, so the others come from another
+    shared  bytes of dynamic shared memory that launches will ask for
 
     Scalar arguments must be NumPy scalars of the very type that the kernel declares: a Python float would be passed as eight bytes.
     """
@@ -28,4 +34,12 @@ def function(xp: Any, unit: str, name: str, dtype: Any, *, cooperative: bool = F
     if key not in _modules:
         options = source.options(np.dtype(dtype).name)
         _modules[key] = xp.RawModule(code=source.read(unit), options=options, enable_cooperative_groups=cooperative)
-    return _modules[key].get_function(name)
+    kernel = _modules[key].get_function(name)
+    if shared > STATIC:
+        kernel.max_dynamic_shared_size_bytes = shared
+    return kernel
+
+
+def contiguous(xp: Any, gradient: Array | None) -> Array | None:
+    """A gradient as kernels read it, rows one after the other; None stays None."""
+    return None if gradient is None else xp.ascontiguousarray(gradient)

@@ -23,6 +23,8 @@ REAL = ("float32", "float64")
 STORED = (*REAL, "float16", "bfloat16")
 
 UNITS = (
+    Unit("cuda/packed.cu", STORED),
+    Unit("lstm/lstm.cu", STORED),
     Unit("embedding/embedding.cu", STORED),
     Unit("cross_entropy/cross_entropy.cu", STORED),
     Unit("adam/adam.cu", STORED),

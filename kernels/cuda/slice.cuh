@@ -1,0 +1,174 @@
+// The product that all persistent kernels share: a tile of rows of x times the slice of w that a block keeps on chip.
+//
+//     out[r][m] = sum over k of x[r][k] w[m][k]        r < ROWS, m < M, k < K
+//
+// Forward, x is h_{t-1}, w the rows of w_hh of all G gates of the block's hidden units: M = G units, K = H. Backward, x is dz_t and w the
+// block's columns of w_hh: M = units, K = G H.
+//
+// Shared memory  w, M rows in storage type, for the whole sequence; and a region for each warp: x on its way, then the warp's sums
+// Registers      a tile of sums per thread
+// Per tile       2 ROWS M K operations; x, ROWS K numbers, comes from the L2 cache once; w, M K numbers, from shared memory once
+//
+// The WARPS warps share out K: warp p takes the chunks p, p + WARPS, ... of 128 bytes of a row (64 bytes on tensor cores). Their sums are
+// added in one order, so an element of `out` depends on its own row of x, on w, on K and M and on nothing else in the batch.
+//
+// Rows of x that other blocks wrote in this launch must come from the L2 cache (__ldcg): the L1 caches know nothing of each other.
+
+#define ROWS 16
+#define WARPS 8
+#define THREADS (32 * WARPS)
+#define VECTOR (16 / (int)sizeof(Real))  // numbers in 16 bytes
+
+struct alignas(16) Vector {
+  Real value[VECTOR];
+};
+
+#include "tensor_core.cuh"
+
+// Numbers k .. k + VECTOR of row r of x, from L2. Rows from n on and numbers from K on are zero. `whole`: every row starts at 16 bytes.
+__device__ __forceinline__ Vector vector_of(const Real* x, int r, int k, int n, int K, bool whole) {
+  Vector v;
+#pragma unroll
+  for (int e = 0; e < VECTOR; ++e) v.value[e] = narrow(Wide(0));
+  if (r >= n || k >= K) return v;
+  const Real* from = x + at(r, K) + k;
+  if (whole) {
+    const int4 bits = __ldcg(reinterpret_cast<const int4*>(from));
+    memcpy(&v, &bits, sizeof v);
+    return v;
+  }
+#pragma unroll
+  for (int e = 0; e < VECTOR; ++e)
+    if (k + e < K) v.value[e] = __ldcg(from + e);
+  return v;
+}
+
+__device__ __forceinline__ bool rows_start_at_vectors(const Real* x, int K) {
+  return (reinterpret_cast<size_t>(x) | (size_t)K * sizeof(Real)) % sizeof(Vector) == 0;
+}
+
+#if !TENSOR_CORES
+// Lanes of a warp: 4 row lanes, and 8 that are COLUMN_LANES times K_LANES. A thread sums ROWS / 4 rows by M / COLUMN_LANES columns over
+// every K_LANES-th vector of its warp's chunks. Lanes 2i and 2i + 1 read the same w, lanes i and i + 2 the same x, which shared memory
+// hands to half a warp at once.
+template <int M>
+struct Tile {
+  static constexpr int COLUMN_LANES = M == 8 ? 2 : M == 16 ? 4 : 8;
+  static constexpr int K_LANES = 8 / COLUMN_LANES;
+  static constexpr int COLUMNS = M / COLUMN_LANES;  // of a thread
+  static constexpr int CHUNK = 8;                    // vectors
+  static constexpr int PAD = K_LANES;                // vectors: rows that are read together lie in different banks
+  static constexpr int SUMS = 4 * COLUMNS * 32;      // of a warp
+
+  __host__ __device__ static constexpr int stride(int K) {  // numbers from one row of w to the next
+    return ((K + CHUNK * VECTOR - 1) / (CHUNK * VECTOR) * CHUNK + PAD) * VECTOR;
+  }
+  __host__ __device__ static constexpr int region() {  // bytes of a warp
+    return ROWS * (CHUNK + PAD) * 16 > SUMS * (int)sizeof(Wide) ? ROWS * (CHUNK + PAD) * 16 : SUMS * (int)sizeof(Wide);
+  }
+  __device__ static int place(int m, int k, int K) { return m * stride(K) + k; }  // of w[m][k]
+
+  __device__ static void multiply(const Real* w, const Real* x, int n, int K, unsigned char* region_of_warp) {
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const int row_lane = (lane & 1) | (lane >> 3 & 2), column_lane = (lane >> 1 & 7) % COLUMN_LANES, k_lane = (lane >> 1 & 7) / COLUMN_LANES;
+    const bool whole = rows_start_at_vectors(x, K);
+    const int chunks = (K + CHUNK * VECTOR - 1) / (CHUNK * VECTOR);
+    Vector* staged = reinterpret_cast<Vector*>(region_of_warp);  // [ROWS][CHUNK + PAD]
+    Vector next[ROWS * CHUNK / 32];
+    Wide sum[4][COLUMNS] = {};
+
+    auto fetch = [&](int chunk) {
+#pragma unroll
+      for (int q = 0; q < ROWS * CHUNK / 32; ++q)
+        next[q] = vector_of(x, lane / CHUNK + 4 * q, (chunk * CHUNK + lane % CHUNK) * VECTOR, n, K, whole);
+    };
+    fetch(warp);
+    for (int chunk = warp; chunk < chunks; chunk += WARPS) {
+      __syncwarp();
+#pragma unroll
+      for (int q = 0; q < ROWS * CHUNK / 32; ++q) staged[(lane / CHUNK + 4 * q) * (CHUNK + PAD) + lane % CHUNK] = next[q];
+      __syncwarp();
+      fetch(chunk + WARPS);  // on its way while this chunk is summed
+#pragma unroll
+      for (int v = k_lane; v < CHUNK; v += K_LANES) {
+        Vector xs[4];
+#pragma unroll
+        for (int i = 0; i < 4; ++i) xs[i] = staged[(row_lane + 4 * i) * (CHUNK + PAD) + v];
+#pragma unroll
+        for (int j = 0; j < COLUMNS; ++j) {
+          const int m = column_lane + COLUMN_LANES * j;
+          const Vector ws = *reinterpret_cast<const Vector*>(w + place(m, (chunk * CHUNK + v) * VECTOR, K));
+#pragma unroll
+          for (int e = 0; e < VECTOR; ++e)
+#pragma unroll
+            for (int i = 0; i < 4; ++i) sum[i][j] += widen(xs[i].value[e]) * widen(ws.value[e]);
+        }
+      }
+    }
+    __syncwarp();
+    Wide* sums = reinterpret_cast<Wide*>(region_of_warp);
+#pragma unroll
+    for (int i = 0; i < 4; ++i)
+#pragma unroll
+      for (int j = 0; j < COLUMNS; ++j) sums[(i * COLUMNS + j) * 32 + lane] = sum[i][j];
+  }
+
+  // out[r][m]: the warps' sums in the order of the warps, and of each warp in the order of its K lanes.
+  __device__ static Wide sum(const unsigned char* regions, int r, int m) {
+    const int q = r / 4 * COLUMNS + m / COLUMN_LANES, lane = (r & 1) | (r & 2) << 3 | m % COLUMN_LANES << 1;
+    Wide out = 0;
+#pragma unroll
+    for (int warp = 0; warp < WARPS; ++warp)
+#pragma unroll
+      for (int k_lane = 0; k_lane < K_LANES; ++k_lane)
+        out += reinterpret_cast<const Wide*>(regions + warp * region())[q * 32 + lane + (k_lane * COLUMN_LANES << 1)];
+    return out;
+  }
+};
+#endif
+
+// The slice of w of one block: G rows for each of its hidden units, 8 or 16 (`units`).
+template <int G>
+struct Slice {
+  Real* w;
+  unsigned char* regions;
+  int units, K;
+
+  // memory: shared, as many bytes as minirnn.kernels.cuda.plan says
+  __device__ Slice(unsigned char* memory, int units, int K) : w(reinterpret_cast<Real*>(memory)), units(units), K(K) {
+    const int stride = units == 8 ? Tile<8 * G>::stride(K) : Tile<16 * G>::stride(K);
+    regions = memory + (size_t)G * units * stride * sizeof(Real);
+  }
+
+  __device__ int place(int m, int k) const { return units == 8 ? Tile<8 * G>::place(m, k, K) : Tile<16 * G>::place(m, k, K); }
+  __device__ int width() const { return units == 8 ? Tile<8 * G>::stride(K) : Tile<16 * G>::stride(K); }
+
+  // w[q units + u] = row first + u of gate q of w_hh (G H, H); K = H. Units from H on are zero.
+  __device__ void load_rows(const Real* w_hh, int first, int H) {
+    for (int e = threadIdx.x; e < G * units * width(); e += THREADS) {
+      const int m = e / width(), k = e % width(), gate = m / units, j = first + m % units;
+      w[place(m, k)] = j < H && k < K ? w_hh[at(gate * H + j, H) + k] : narrow(Wide(0));
+    }
+  }
+
+  // w[u] = column first + u of w_hh (K, H), K = gates H; here G = 1. Units from H on are zero.
+  __device__ void load_columns(const Real* w_hh, int first, int H) {
+    for (int e = threadIdx.x; e < units * width(); e += THREADS) {
+      const int k = e / units, j = first + e % units;
+      w[place(e % units, k)] = j < H && k < K ? w_hh[at(k, H) + j] : narrow(Wide(0));
+    }
+  }
+
+  // n rows of x, each K numbers, one after the other. All threads of the block take part; afterwards `sum` gives the result.
+  __device__ void multiply(const Real* x, int n) {
+    const int warp = threadIdx.x / 32;
+    __syncthreads();  // all have read the sums of the product before, and seen what the block wrote of x and w
+    if (units == 8)
+      Tile<8 * G>::multiply(w, x, n, K, regions + warp * Tile<8 * G>::region());
+    else
+      Tile<16 * G>::multiply(w, x, n, K, regions + warp * Tile<16 * G>::region());
+    __syncthreads();
+  }
+
+  __device__ Wide sum(int r, int m) const { return units == 8 ? Tile<8 * G>::sum(regions, r, m) : Tile<16 * G>::sum(regions, r, m); }
+};

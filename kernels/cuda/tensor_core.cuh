@@ -1,0 +1,108 @@
+// The product of slice.cuh on tensor cores, for storage of 16 bits with float sums.
+//
+// An instruction mma.m16n8k16 multiplies 16 rows of x by 8 rows of w over 16 k. The sum does not ask which k it is, as long as x and w agree,
+// so a lane takes 8 numbers in one piece, 16 bytes, where the layout of the instruction speaks of 4 pieces of 4 bytes: with t = lane % 4
+// the chunk's k = 8 t .. 8 t + 3 serve the first of two instructions and k = 8 t + 4 .. 8 t + 7 the second. x goes from L2 into registers
+// without a stop.
+#if defined(REAL_IS_FLOAT16) || (defined(REAL_IS_BFLOAT16) && (!defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800))
+#define TENSOR_CORES 1
+#else
+#define TENSOR_CORES 0
+#endif
+
+#if TENSOR_CORES
+#ifndef CUDA_ON_CPU
+// d (16, 8) += a (16, 16) b (16, 8), in fragments as the PTX ISA lays them out; sm_75 multiplies 8 k at a time.
+template <class T>
+__device__ __forceinline__ void mma_m16n8k16(float d[4], const unsigned a[4], const unsigned b[2]);
+
+#if defined(REAL_IS_FLOAT16)
+template <>
+__device__ __forceinline__ void mma_m16n8k16<__half>(float d[4], const unsigned a[4], const unsigned b[2]) {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#else
+#pragma unroll
+  for (int half = 0; half < 2; ++half)
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[2 * half]), "r"(a[2 * half + 1]), "r"(b[half]));
+#endif
+}
+#else
+template <>
+__device__ __forceinline__ void mma_m16n8k16<__nv_bfloat16>(float d[4], const unsigned a[4], const unsigned b[2]) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+#endif
+#endif
+
+__device__ __forceinline__ Vector vector_of(const Real* x, int r, int k, int n, int K, bool whole);
+__device__ __forceinline__ bool rows_start_at_vectors(const Real* x, int K);
+
+template <int M>
+struct Tile {
+  static constexpr int CHUNK = 32;  // numbers
+  static constexpr int AHEAD = 4;   // chunks of x that are on their way
+  static constexpr int SUMS = ROWS * M;
+
+  __host__ __device__ static constexpr int stride(int K) { return (K + 63) / 64 * 64; }  // numbers from one row of w to the next
+  __host__ __device__ static constexpr int region() { return SUMS * (int)sizeof(float); }  // bytes of a warp
+
+  // Of w[m][k]. The two halves of every 128 bytes are exchanged in odd rows, so that two rows that are read together lie in different banks.
+  __device__ static int place(int m, int k, int K) { return m * stride(K) + (k ^ (m & 1) << 5); }
+
+  __device__ static void multiply(const Real* w, const Real* x, int n, int K, unsigned char* region_of_warp) {
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+    const bool whole = rows_start_at_vectors(x, K);
+    const int chunks = (K + CHUNK - 1) / CHUNK;
+    float sum[M / 8][4] = {};
+    Vector low[AHEAD], high[AHEAD];  // of rows g and g + 8
+
+    auto fetch = [&](int d, int chunk) {
+      low[d] = vector_of(x, g, CHUNK * chunk + 8 * t, n, K, whole);
+      high[d] = vector_of(x, g + 8, CHUNK * chunk + 8 * t, n, K, whole);
+    };
+#pragma unroll
+    for (int d = 0; d < AHEAD; ++d) fetch(d, warp + d * WARPS);
+    for (int first = warp; first < chunks; first += AHEAD * WARPS) {
+#pragma unroll
+      for (int d = 0; d < AHEAD; ++d) {
+        const int chunk = first + d * WARPS;
+        unsigned lows[4], highs[4];
+        memcpy(lows, &low[d], sizeof lows);
+        memcpy(highs, &high[d], sizeof highs);
+        fetch(d, chunk + AHEAD * WARPS);
+        if (chunk >= chunks) continue;
+        const unsigned a[2][4] = {{lows[0], highs[0], lows[1], highs[1]}, {lows[2], highs[2], lows[3], highs[3]}};
+#pragma unroll
+        for (int j = 0; j < M / 8; ++j) {
+          unsigned b[4];
+          memcpy(b, w + place(8 * j + g, CHUNK * chunk + 8 * t, K), sizeof b);
+          mma_m16n8k16<Real>(sum[j], a[0], b);
+          mma_m16n8k16<Real>(sum[j], a[1], b + 2);
+        }
+      }
+    }
+    float2* sums = reinterpret_cast<float2*>(region_of_warp);
+#pragma unroll
+    for (int j = 0; j < M / 8; ++j) {
+      sums[(2 * j + 0) * 32 + lane] = make_float2(sum[j][0], sum[j][1]);  // row g, columns 8j + 2t, + 1
+      sums[(2 * j + 1) * 32 + lane] = make_float2(sum[j][2], sum[j][3]);  // row g + 8
+    }
+  }
+
+  // out[r][m]: the warps' sums in the order of the warps.
+  __device__ static float sum(const unsigned char* regions, int r, int m) {
+    const int place = ((m / 8 * 2 + r / 8) * 32 + r % 8 * 4 + m % 8 / 2) * 2 + m % 2;
+    float out = 0;
+#pragma unroll
+    for (int warp = 0; warp < WARPS; ++warp) out += reinterpret_cast<const float*>(regions + warp * region())[place];
+    return out;
+  }
+};
+#endif
