@@ -52,6 +52,11 @@ def missing() -> str | None:
     return None
 
 
+def sanitizer() -> str:
+    """What $MINIRNN_SANITIZE asks for: "", "address,undefined" or "thread"."""
+    return os.environ.get("MINIRNN_SANITIZE", "")
+
+
 def folder() -> Path:
     """Where libraries are kept: `emulator` in $NUMBA_CACHE_DIR or in minirnn's cache folder, with what Numba has compiled."""
     parent = os.environ.get("NUMBA_CACHE_DIR") or os.path.join(
@@ -75,7 +80,7 @@ def compile(
     """
     if reason := missing():
         raise EmulatorError(f"the emulator cannot run here: {reason}")
-    sanitize = os.environ.get("MINIRNN_SANITIZE", "") if sanitize is None else sanitize
+    sanitize = sanitizer() if sanitize is None else sanitize
     if sanitize not in SANITIZERS:
         raise ValueError(f"sanitize must be one of {SANITIZERS}, got {sanitize!r}")
     bounds = {**dict.fromkeys(names), **kernels(source)}
@@ -138,6 +143,10 @@ def _compile_in(work: Path, unit: str, options: tuple[str, ...]) -> None:
         result = subprocess.run(command, capture_output=True, text=True)
         if result.returncode:
             raise EmulatorError("the C++ compiler refused the kernel:\n" + result.stderr[:6000])
+
+
+class Address(int):
+    """A pointer that is passed as it is; 0 is null."""
 
 
 class _Description(ctypes.Structure):

@@ -23,7 +23,9 @@ def translate(source: str) -> str:
     text = _STATIC.sub(r"EMU_SHARED(\1, \2, \3);", text)
     left = re.search(r"[^\n]*__shared__[^\n]*", text)
     if left:
-        raise EmulatorError(f"declare shared memory as `__shared__ T name[..];` or `extern __shared__ T name[];`, one to a statement, not: {left[0].strip()}")
+        raise EmulatorError(
+            f"declare shared memory as `__shared__ T name[..];` or `extern __shared__ T name[];`, one to a statement, not: {left[0].strip()}"
+        )
     return text
 
 
