@@ -87,13 +87,19 @@ def form(name: str | None) -> Iterator[None]:
         _forced.reset(token)
 
 
+def forced() -> str | None:
+    """The form that the innermost `with form(...)` asks for."""
+    return _forced.get()
+
+
 def plan(cell: str, direction: str, H: int, N: int, dtype: Any, device: Device) -> Plan:
     """The plan for N sequences of `cell` ("lstm", "gru", "rnn"), "forward" or "backward", with H hidden units on a device."""
     if cell not in GATES:
         raise ValueError(f"plan: cell must be one of {', '.join(GATES)}, got {cell!r}")
     if direction not in DIRECTIONS:
         raise ValueError(f"plan: direction must be one of {', '.join(DIRECTIONS)}, got {direction!r}")
-    return _plan(cell, direction, H, N, np.dtype(dtype).name, device, _forced.get())
+    name = dtype if isinstance(dtype, str) else np.dtype(dtype).name  # NumPy knows "bfloat16" only once ml_dtypes is imported
+    return _plan(cell, direction, H, N, name, device, _forced.get())
 
 
 @lru_cache(maxsize=256)

@@ -12,7 +12,7 @@ rows, of which a block multiplies P = ceil(ceil(N / R) / Y), whole ones. ceil(C 
     (4)  product      ceil(C Y / M) P 2 R G U H / (peak / M)           on the busiest multiprocessor
     (5)  on chip      ceil(C Y / M) P G U H size / (128 clock)         the slice of w_hh leaves shared memory once per tile
     (6)  exchange     (C N E H size + memory) / L2 bandwidth           C blocks read each row of h_{t-1} (E = 1) or of dz_t (E = G)
-    (7)  step         max((3), (4), (5), (6)) + barrier                one grid barrier
+    (7)  step         max((3), (4), (5), (6)) + barrier                one grid barrier, none where C = 1
 
 The step form launches a library product and a pointwise kernel.
 
@@ -128,6 +128,11 @@ class Blocks:
     groups: int  # Y
     rows: int  # R
 
+    @property
+    def barriers(self) -> int:
+        """Grid barriers of a step: a block that owns all units waits for nobody."""
+        return int(self.columns > 1)
+
     def crowd(self, device: Device) -> int:
         """Blocks on the busiest multiprocessor."""
         return -(-self.columns * self.groups // device.multiprocessors)
@@ -140,7 +145,8 @@ class Blocks:
 
 def persistent(step: Step, plan: Blocks, device: Device) -> Range:
     """(7): one step of the persistent form, predicted."""
-    return Range(*(max(parts(step, plan, device).values()) + barrier for barrier in BARRIER))
+    work = max(parts(step, plan, device).values())
+    return Range(*(work + plan.barriers * barrier for barrier in BARRIER))
 
 
 def parts(step: Step, plan: Blocks, device: Device) -> dict[str, float]:
