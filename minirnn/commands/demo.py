@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from minirnn.commands.options import add_device
 from minirnn.commands.parser import Commands, add_command, positive, seed
 from minirnn.commands.program import command
 
@@ -23,6 +24,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("--minutes", metavar="M", type=positive, help="of training (default: the model's own, at most 3)")
     parser.add_argument("--out", metavar="DIR", type=Path, help="the run's folder (default: runs/demo-NAME, with a number if there is one)")
     parser.add_argument("--seed", metavar="S", type=seed, default=0, help="of everything random (default: 0)")
+    add_device(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress, results alone")
 
 
@@ -46,12 +48,13 @@ def _demo(name: str, arguments: argparse.Namespace) -> int:
     import sys
 
     from minirnn.commands.evaluate import evaluate_task, print_scores
-    from minirnn.commands.train import ENDINGS, new_run, train_new
+    from minirnn.commands.train import ENDINGS, kernel_for, new_run, train_new
     from minirnn.training import registry
 
     demo = registry.find(name).demo
     settings = {**demo.settings, "minutes": arguments.minutes or demo.minutes, "epochs": demo.settings.get("epochs", 0)}
-    made = new_run(name, data=demo.data, out=arguments.out, settings=settings, seed=arguments.seed, folder_name=f"demo-{name}")
+    described = {"out": arguments.out, "seed": arguments.seed, "device": arguments.device, "folder_name": f"demo-{name}"}
+    made = new_run(name, data=demo.data, settings=settings, **described)
     print(demo.title)
     print(f"At most {settings['minutes']:g} minutes of training; the run is kept in {made.folder}.\n", flush=True)
 
@@ -65,12 +68,13 @@ def _demo(name: str, arguments: argparse.Namespace) -> int:
     state = outcome.state
     epochs = state.epoch + state.batch / state.batches
     print(f"{ENDINGS[outcome.reason]}: {state.step:,} updates, {epochs:.1f} epochs, {state.elapsed / 60:.1f} minutes\n")
-    made.load_best(task)
-    print(f"{demo.examples}:")
-    _print_table(task.samples(SAMPLES))
-    print(f"\n{demo.scored}:")
-    print_scores(evaluate_task(task, "test", {}))
-    _draw(task, made.folder)
+    with kernel_for(device=made.device):
+        made.load_best(task)
+        print(f"{demo.examples}:")
+        _print_table(task.samples(SAMPLES))
+        print(f"\n{demo.scored}:")
+        print_scores(evaluate_task(task, "test", {}))
+        _draw(task, made.folder)
     print("\nTry next:")
     for following in [*task.hints(made.folder), ["evaluate", str(made.folder)]]:
         print(f"  {command(*following)}")

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minirnn.commands.options import add_json, add_run, add_translation, given
+from minirnn.commands.options import add_device, add_json, add_run, add_translation, given
 from minirnn.commands.parser import Commands, add_command, positive_integer
 from minirnn.commands.train import kernel_for
 from minirnn.errors import MinirnnError
@@ -33,6 +33,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("--samples", metavar="K", type=positive_integer, help="of importance-weighted and particle bounds: how many")
     parser.add_argument("--against", metavar="RUN", type=Path, help="another run on the same data, scored beside it")
     parser.add_argument("--data-dir", metavar="DIR", help="where the data files lie now, if they were moved")
+    add_device(parser)
     add_json(parser)
 
 
@@ -44,11 +45,11 @@ def run(arguments: argparse.Namespace) -> int:
     run = Run.open(arguments.run)
     if arguments.data_dir is not None:
         run = replace(run, data=replace(run.data, folder=arguments.data_dir))
-    task, options = run.task(), given(arguments, *OPTIONS)
-    unknown = options.keys() - task.evaluation_options
-    if unknown:
-        raise MinirnnError(f"{run.folder} is a run of {run.model}, which has no --{min(unknown).replace('_', '-')}")
-    with kernel_for():
+    with kernel_for(device=arguments.device) as device:
+        task, options = run.task(device), given(arguments, *OPTIONS)
+        unknown = options.keys() - task.evaluation_options
+        if unknown:
+            raise MinirnnError(f"{run.folder} is a run of {run.model}, which has no --{min(unknown).replace('_', '-')}")
         scores = evaluate_task(task, arguments.split, options)
     if arguments.json:
         shown = {"run": str(run.folder), "model": run.model, "data": run.data.source, **scores}

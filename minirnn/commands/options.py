@@ -7,12 +7,18 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from minirnn.commands.parser import Parser, penalty, positive_integer
+from minirnn.commands.parser import Parser, device, penalty, positive_integer
 from minirnn.errors import MinirnnError
 
 
 def add_run(parser: Parser) -> None:
     parser.add_argument("run", metavar="RUN", help="the folder of a run, as minirnn train makes it")
+
+
+def add_device(parser: Parser) -> None:
+    parser.add_argument(
+        "--device", metavar="NAME", type=device, help="where to compute: cpu, cuda, cuda:1 or emulated (default: cpu); results are the same"
+    )
 
 
 def add_json(parser: Parser, each: str = "") -> None:

@@ -45,6 +45,14 @@ def positive(text: str) -> float:
     return _number(text, float, "a number above 0", lambda n: n > 0 and math.isfinite(n))
 
 
+def device(text: str) -> str:
+    from minirnn.device import NAMES, is_device_name
+
+    if not is_device_name(text):
+        raise argparse.ArgumentTypeError(f"expected {NAMES}, got {text!r}")
+    return text
+
+
 def share(text: str) -> float:
     return _number(text, float, "a number between 0 and 1", lambda n: 0 < n < 1)
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from minirnn.commands.options import add_device
 from minirnn.commands.parser import Commands, add_command, positive, positive_integer, seed
 from minirnn.commands.program import command
 from minirnn.errors import MinirnnError
@@ -16,7 +17,7 @@ from minirnn.errors import MinirnnError
 if TYPE_CHECKING:
     from minirnn.training import Outcome, Run, Task
 
-SETTLED = {"data": "--data", "data_dir": "--data-dir", "out": "--out", "seed": "--seed", "device": "--device", "kernel": "--kernel"}
+SETTLED = {"data": "--data", "data_dir": "--data-dir", "out": "--out", "seed": "--seed", "kernel": "--kernel"}
 
 ENDINGS = {
     "epochs": "all epochs are done",
@@ -42,7 +43,7 @@ def add(commands: Commands) -> None:
     budget.add_argument("--minutes", metavar="M", type=positive, help="stop after so many minutes of training, validations included")
     budget.add_argument("--epochs", metavar="E", type=positive_integer, help="stop after so many passes over the data")
     parser.add_argument("--seed", metavar="S", type=seed, help="of weights, order and dropout: one seed, one result (default: 0)")
-    parser.add_argument("--device", choices=["cpu", "cuda"], help="where to compute (default: cpu)")
+    add_device(parser)
     parser.add_argument("--kernel", metavar="NAME", help="the recurrence's implementation (see minirnn doctor)")
     parser.add_argument("--resume", metavar="DIR", type=Path, help="go on with this run; minutes and epochs count from its beginning")
     parser.add_argument("--set", metavar="key=value", nargs="+", action="extend", default=[], help="change hyper-parameters, listed below")
@@ -126,7 +127,7 @@ def train_new(run: Run, quiet: bool, prepared: Callable[[Task[Any, Any]], None] 
 
     keep_freed()
     with kernel_for(run.kernel, run.device):
-        task = _on_device(run.start(), run.device)
+        task = run.start()
         trainer = Trainer(task, run.training, run.seed, run, progress.make(task.unit, quiet))
         prepared(task)
         with run.lock(), run.begun(task):
@@ -134,21 +135,21 @@ def train_new(run: Run, quiet: bool, prepared: Callable[[Task[Any, Any]], None] 
 
 
 @contextmanager
-def kernel_for(kernel: str | None = None, device: str = "cpu") -> Iterator[None]:
-    """Recurrences on the kernel of this name (None: what the environment or the machine says).
+def kernel_for(kernel: str | None = None, device: str | None = None) -> Iterator[str]:
+    """Everything on a device (None: the CPU), recurrences on the kernel of this name (None: what the environment or the machine says).
 
-    Raises MinirnnError where it, or the device, cannot be used here.
+    Gives the device. Raises MinirnnError where it, or the kernel on it, cannot be used here.
     """
     from minirnn.device import device as usable
     from minirnn.kernels import registry
 
     try:
-        usable(device)
-        registry.choose("lstm", dtype="float32", device=device, kernel=kernel)
+        where = usable(device or "cpu")
+        registry.choose("lstm", dtype="float32", device=where, kernel=kernel)
     except (ValueError, RuntimeError) as error:
         raise MinirnnError(f"{error}; minirnn doctor shows what can run here") from error
-    with registry.kernel(kernel) if kernel else nullcontext():
-        yield
+    with where, registry.kernel(kernel) if kernel else nullcontext():
+        yield str(where)
 
 
 def report(run: Run, task: Task[Any, Any], outcome: Outcome) -> None:
@@ -184,15 +185,24 @@ def _start(arguments: argparse.Namespace) -> tuple[Run, Task[Any, Any], Outcome]
 def _resume(arguments: argparse.Namespace) -> tuple[Run, Task[Any, Any], Outcome]:
     from dataclasses import replace
 
+    from minirnn.device import is_device_name
+    from minirnn.kernels.availability import missing
     from minirnn.training import Run, Trainer, progress
     from minirnn.training.memory import keep_freed
     from minirnn.training.settings import apply
 
     keep_freed()
     run = Run.open(arguments.resume)
-    given = [option for name, option in SETTLED.items() if getattr(arguments, name) is not None] + ["--set"] * bool(arguments.set)
+    moved = arguments.device not in (None, run.device)
+    settled = SETTLED.items() - {("kernel", "--kernel")} if moved else SETTLED.items()  # a kernel belongs to its device
+    given = [option for name, option in sorted(settled) if getattr(arguments, name) is not None] + ["--set"] * bool(arguments.set)
     if given:
-        raise MinirnnError(f"--resume keeps the settings of {run.folder}: leave out {', '.join(given)}; --minutes or --epochs may change")
+        raise MinirnnError(
+            f"--resume keeps the settings of {run.folder}: leave out {', '.join(given)}; --minutes, --epochs and --device may change"
+        )
+    run = replace(run, device=arguments.device, kernel=arguments.kernel) if moved else run
+    if not moved and is_device_name(run.device) and (reason := missing(run.device)) is not None:
+        raise MinirnnError(f'{run.folder} was trained on device "{run.device}", which cannot be used here: {reason}; or add --device cpu')
     if arguments.name not in (None, run.model):
         raise MinirnnError(f"{run.folder} is a run of {run.model}, not of {arguments.name}")
     (training,) = apply(_budget(arguments), run.training)
@@ -201,10 +211,9 @@ def _resume(arguments: argparse.Namespace) -> tuple[Run, Task[Any, Any], Outcome
         changed, run = training != run.training, replace(run, training=training)
         if changed and 0 < training.patience <= state.stale:
             state.stale = 0  # who asks for more grants new patience
-        _on_device(task, run.device)
         trainer = Trainer(task, training, run.seed, run, progress.make(task.unit, arguments.quiet))
         trainer.load(arrays, state, run.read_metrics(up_to=state.step))
-        if changed:
+        if changed or moved:
             run.write_config(task)
         began = state.step
         outcome = _finish(run, task, trainer.fit())
@@ -229,9 +238,3 @@ def _budget(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.minutes is not None:
         return {"minutes": arguments.minutes, "epochs": 0}
     return {"epochs": arguments.epochs, "minutes": 0.0} if arguments.epochs is not None else {}
-
-
-def _on_device(task: Task[Any, Any], device: str) -> Task[Any, Any]:
-    if device != "cpu":
-        task.model.to(device)
-    return task

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from minirnn.commands.options import add_json, add_run, add_texts, add_translation, given, texts
+from minirnn.commands.options import add_device, add_json, add_run, add_texts, add_translation, given, texts
 from minirnn.commands.parser import Commands, add_command
 from minirnn.commands.train import kernel_for
 from minirnn.errors import MinirnnError
@@ -36,6 +36,7 @@ def add(commands: Commands) -> None:
         const="",
         help="draw which words were looked at (default: attention.png in the run's folder; numbered for several texts)",
     )
+    add_device(parser)
     add_json(parser, " for each text")
 
 
@@ -44,13 +45,14 @@ def run(arguments: argparse.Namespace) -> int:
 
     picture = picture_path(arguments.show_attention, Path(arguments.run) / "attention.png")
     run = Run.open(arguments.run)
-    translator: Translator | None = getattr(run.task(), "translator", None)
+    with kernel_for(device=arguments.device) as device:
+        translator: Translator | None = getattr(run.task(device), "translator", None)
     if translator is None:
         raise MinirnnError(f"{run.folder} is a run of {run.model}, which does not translate")
     options = given(arguments, "beam", "length_penalty", "coverage_penalty", "copy_unknown")
     for number, (place, text) in enumerate(texts(arguments.texts), 1):
         try:
-            with kernel_for():
+            with kernel_for(device=device):
                 (found,) = translator.translate([text], **options)
         except MinirnnError as error:
             raise MinirnnError(f"{place}: {error}") from error

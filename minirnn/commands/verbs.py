@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minirnn.commands.options import add_beam, add_json, add_run, add_texts, checked, given, texts
+from minirnn.commands.options import add_beam, add_device, add_json, add_run, add_texts, checked, given, texts
 from minirnn.commands.parser import Commands, Parser, add_command, positive, positive_integer, seed, share
 from minirnn.commands.train import kernel_for
 from minirnn.commands.translate import numbered, picture_path
@@ -36,6 +36,7 @@ def add(commands: Commands) -> None:
         const="",
         help="draw where each word looked (default: looks.png in the run's folder; numbered for several pictures)",
     )
+    add_device(parser)
     add_json(parser, " for each picture")
 
     parser = add_command(
@@ -56,6 +57,7 @@ def add(commands: Commands) -> None:
     )
     add_run(parser)
     add_texts(parser)
+    add_device(parser)
     add_json(parser, " for each text")
 
     parser = add_command(
@@ -69,6 +71,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("first", metavar="A", help="the text to begin with")
     parser.add_argument("second", metavar="B", help="the text to end with")
     parser.add_argument("--steps", metavar="N", type=positive_integer, default=7, help="texts on the way, both ends included (default: 7)")
+    add_device(parser)
     add_json(parser)
 
     parser = add_command(
@@ -87,9 +90,9 @@ def add(commands: Commands) -> None:
 
 def caption(arguments: argparse.Namespace) -> int:
     picture = picture_path(arguments.show_attention, Path(arguments.run) / "looks.png")
-    captioner: Captions = _able(arguments.run, "caption", "caption pictures")
+    captioner: Captions = _able(arguments, "caption", "caption pictures")
     for number, path in enumerate(arguments.pictures, 1):
-        with kernel_for():
+        with kernel_for(device=arguments.device):
             (found,) = captioner.caption([path], **given(arguments, "beam", "length_penalty"))
         shown = {"picture": str(path), "caption": found.text, "score": float(found.score)}
         print(json.dumps(shown, ensure_ascii=False) if arguments.json else found.text, flush=True)
@@ -101,8 +104,8 @@ def caption(arguments: argparse.Namespace) -> int:
 def sample(arguments: argparse.Namespace) -> int:
     import numpy as np
 
-    model: Samples = _able(arguments.run, "sample", "draw samples")
-    with kernel_for():
+    model: Samples = _able(arguments, "sample", "draw samples")
+    with kernel_for(device=arguments.device):
         drawn = model.sample(
             arguments.count,
             np.random.default_rng(arguments.seed),
@@ -118,10 +121,10 @@ def sample(arguments: argparse.Namespace) -> int:
 
 
 def reconstruct(arguments: argparse.Namespace) -> int:
-    model: Reconstructs = _able(arguments.run, "reconstruct", "reconstruct texts")
+    model: Reconstructs = _able(arguments, "reconstruct", "reconstruct texts")
     for place, text in texts(arguments.texts):
         try:
-            with kernel_for():
+            with kernel_for(device=arguments.device):
                 (found,) = model.reconstruct([text])
         except MinirnnError as error:
             raise MinirnnError(f"{place}: {error}") from error
@@ -130,9 +133,9 @@ def reconstruct(arguments: argparse.Namespace) -> int:
 
 
 def interpolate(arguments: argparse.Namespace) -> int:
-    model: Interpolates = _able(arguments.run, "interpolate", "interpolate texts")
+    model: Interpolates = _able(arguments, "interpolate", "interpolate texts")
     first, second = checked(arguments.first, "text A"), checked(arguments.second, "text B")
-    with kernel_for():
+    with kernel_for(device=arguments.device):
         found = model.interpolate(first, second, arguments.steps)
     print(json.dumps({"texts": found}, ensure_ascii=False) if arguments.json else "\n".join(found))
     return 0
@@ -141,8 +144,8 @@ def interpolate(arguments: argparse.Namespace) -> int:
 def forecast(arguments: argparse.Namespace) -> int:
     import numpy as np
 
-    model: Forecasts = _able(arguments.run, "forecast", "forecast series")
-    with kernel_for():
+    model: Forecasts = _able(arguments, "forecast", "forecast series")
+    with kernel_for(device=arguments.device):
         found = model.forecast(
             arguments.steps, _folder(arguments), np.random.default_rng(arguments.seed), path=arguments.series, level=arguments.level
         )
@@ -160,6 +163,7 @@ def forecast(arguments: argparse.Namespace) -> int:
 def _add_drawing(parser: Parser) -> None:
     parser.add_argument("--seed", metavar="S", type=seed, default=0, help="of what is drawn (default: 0)")
     parser.add_argument("--out", metavar="DIR", type=Path, help="where files go (default: the run's folder)")
+    add_device(parser)
     add_json(parser)
 
 
@@ -169,12 +173,13 @@ def _folder(arguments: argparse.Namespace) -> Path:
     return folder
 
 
-def _able(folder: str, verb: str, what: str) -> Any:
-    """The trained task of a run, if it has the method `verb`: what minirnn.training.verbs says about it."""
+def _able(arguments: argparse.Namespace, verb: str, what: str) -> Any:
+    """The trained task of a run, on the device asked for, if it has the method `verb`: what minirnn.training.verbs says about it."""
     from minirnn.training import Run
 
-    run = Run.open(folder)
-    task = run.task()
+    run = Run.open(arguments.run)
+    with kernel_for(device=arguments.device) as device:
+        task = run.task(device)
     if not hasattr(task, verb):
         raise MinirnnError(f"{run.folder} is a run of {run.model}, which does not {what}")
     return task

@@ -25,6 +25,7 @@ import numpy as np
 
 from minirnn import serialization
 from minirnn._version import __version__
+from minirnn.device import device
 from minirnn.errors import MinirnnError
 from minirnn.files import LOCK_NAME, lock_folder, write_atomically
 from minirnn.random import manual_seed
@@ -93,6 +94,8 @@ class Run:
     device: str = "cpu"
     kernel: str | None = None
 
+    # `device` is where it was trained last, and no more: weights and states are NumPy arrays on disk, and go to any device.
+
     @classmethod
     def open(cls, folder: str | os.PathLike[str]) -> Run:
         """The run in a folder. Raises MinirnnError where there is none, and for a `config.json` that is damaged or not of minirnn's."""
@@ -128,9 +131,12 @@ class Run:
         return lock_folder(self.folder)
 
     def start(self) -> Task[Any, Any]:
-        """A new task with new weights, both from the run's seed. Reads the data; writes nothing."""
+        """A new task with new weights, both from the run's seed, on the run's device. Reads the data; writes nothing."""
         manual_seed(self.seed)
-        return registry.find(self.model).build(self.config, self.data, self.seed)
+        with device("cpu"):  # where all runs begin, so that they begin alike
+            task = registry.find(self.model).build(self.config, self.data, self.seed)
+        task.model.to(self.device)
+        return task
 
     def write_start(self, task: Task[Any, Any]) -> None:
         """Write `config.json` and the task's extras, into a folder that is locked and holds no other run."""
@@ -165,10 +171,12 @@ class Run:
         }
         write_atomically(self.folder / CONFIG, json.dumps(described, indent=2) + "\n")  # in ASCII: a path may be no text
 
-    def task(self) -> Task[Any, Any]:
-        """The trained task: the best weights, in evaluation mode."""
-        task = registry.find(self.model).restore(self.config, self.data, self.folder)
-        self.load_best(task)
+    def task(self, where: str = "cpu") -> Task[Any, Any]:
+        """The trained task on a device, which need not be the one that it was trained on: the best weights, in evaluation mode."""
+        with device("cpu"):
+            task = registry.find(self.model).restore(self.config, self.data, self.folder)
+            self.load_best(task)
+        task.model.to(where)
         return task
 
     def load_best(self, task: Task[Any, Any]) -> None:
@@ -181,7 +189,7 @@ class Run:
         task.model.eval()
 
     def resume(self) -> tuple[Task[Any, Any], Arrays, TrainingState]:
-        """The task as training left it, all arrays of `last.safetensors` by prefixed name, and the state."""
+        """The task as training left it, on the run's device, all arrays of `last.safetensors` by prefixed name, and the state."""
         file = self.folder / LAST
         if not file.is_file():
             raise MinirnnError(f"{self.folder} has no {LAST}: there is nothing to resume; train again into another folder")
@@ -191,8 +199,10 @@ class Run:
         except (KeyError, TypeError, json.JSONDecodeError) as error:
             raise MinirnnError(f"{file} is not a training state of minirnn's; start again, or copy the file again") from error
         manual_seed(self.seed)
-        task = registry.find(self.model).restore(self.config, self.data, self.folder)
-        load_weights(task.model, part(arrays, "model"), file)
+        with device("cpu"):
+            task = registry.find(self.model).restore(self.config, self.data, self.folder)
+            load_weights(task.model, part(arrays, "model"), file)
+        task.model.to(self.device)
         return task, arrays, state
 
     def save_best(self, model: Module, state: TrainingState) -> None:
