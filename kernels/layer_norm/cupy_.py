@@ -11,7 +11,7 @@ import numpy as np
 
 from minirnn.kernels.contract import Array
 from minirnn.kernels.cuda.arrays import module_of
-from minirnn.kernels.cuda.launch import function, wide
+from minirnn.kernels.cuda.launch import NULL, function, wide
 from minirnn.kernels.cuda.rows import threads
 
 UNIT = "layer_norm/layer_norm.cu"
@@ -26,8 +26,7 @@ def forward(x: Array, weight: Array | None, bias: Array | None, eps: float) -> t
     x, real = xp.ascontiguousarray(x), wide(x.dtype)
     y, mean, r = xp.empty((S, D), x.dtype), xp.empty(S, real), xp.empty(S, real)
     if S:
-        parameters = (x if weight is None else xp.ascontiguousarray(weight), x if bias is None else xp.ascontiguousarray(bias))
-        arguments = (x, *parameters, y, mean, r, np.int32(D), real(eps), np.bool_(weight is not None), np.bool_(bias is not None))
+        arguments = (x, _or_null(xp, weight), _or_null(xp, bias), y, mean, r, np.int32(D), real(eps))
         function(xp, UNIT, "layer_norm_forward", x.dtype)((S,), (threads(D),), arguments)
     return y, mean, r
 
@@ -44,9 +43,13 @@ def backward(
     dy, x = xp.ascontiguousarray(dy), xp.ascontiguousarray(x)
     dx = xp.empty((S, D), x.dtype)
     if S:
-        arguments = (dy, x, x if weight is None else xp.ascontiguousarray(weight), mean, r, dx, np.int32(D), np.bool_(weight is not None))
+        arguments = (dy, x, _or_null(xp, weight), mean, r, dx, np.int32(D))
         function(xp, UNIT, "layer_norm_backward", x.dtype)((S,), (threads(D),), arguments)
     return (dx, *_columns(xp, dy, x, mean, r)) if affine else (dx, None, None)
+
+
+def _or_null(xp: Any, parameter: Array | None) -> Any:
+    return NULL if parameter is None else xp.ascontiguousarray(parameter)
 
 
 def _columns(xp: Any, dy: Array, x: Array, mean: Array, r: Array) -> tuple[Array, Array]:

@@ -19,12 +19,11 @@
 #define LANES 8   // threads that share a column
 
 // x             (S, D)  read
-// weight, bias  (D,)    read where has_weight, has_bias; any array otherwise
+// weight, bias  (D,)    read; null for ones, and for zeros
 // y             (S, D)  written
 // mean, r       (S,)    written: of every row the mean, and 1 / standard deviation
 extern "C" __global__ void __launch_bounds__(256)
-layer_norm_forward(const Real* x, const Real* weight, const Real* bias, Real* y, Wide* mean, Wide* r, int D, Wide eps, bool has_weight,
-                   bool has_bias) {
+layer_norm_forward(const Real* x, const Real* weight, const Real* bias, Real* y, Wide* mean, Wide* r, int D, Wide eps) {
   x += (long long)blockIdx.x * D;
   y += (long long)blockIdx.x * D;
   Wide sum = 0, squares = 0;
@@ -37,7 +36,7 @@ layer_norm_forward(const Real* x, const Real* weight, const Real* bias, Real* y,
   const Wide inverse = 1 / root(over_block(squares, Add(), 0) / D + eps);  // (2)
   for (int j = threadIdx.x; j < D; j += blockDim.x) {
     const Wide n = (widen(x[j]) - centre) * inverse;  // (3)
-    y[j] = narrow(n * (has_weight ? widen(weight[j]) : Wide(1)) + (has_bias ? widen(bias[j]) : Wide(0)));  // (4)
+    y[j] = narrow(n * (weight ? widen(weight[j]) : Wide(1)) + (bias ? widen(bias[j]) : Wide(0)));  // (4)
   }
   if (threadIdx.x == 0) {
     mean[blockIdx.x] = centre;
@@ -46,25 +45,25 @@ layer_norm_forward(const Real* x, const Real* weight, const Real* bias, Real* y,
 }
 
 // dy, x    (S, D)  read
-// weight   (D,)    read where has_weight
+// weight   (D,)    read; null for ones
 // mean, r  (S,)    read: from forward
 // dx       (S, D)  written
 extern "C" __global__ void __launch_bounds__(256)
-layer_norm_backward(const Real* dy, const Real* x, const Real* weight, const Wide* mean, const Wide* r, Real* dx, int D, bool has_weight) {
+layer_norm_backward(const Real* dy, const Real* x, const Real* weight, const Wide* mean, const Wide* r, Real* dx, int D) {
   dy += (long long)blockIdx.x * D;
   x += (long long)blockIdx.x * D;
   dx += (long long)blockIdx.x * D;
   const Wide centre = mean[blockIdx.x], inverse = r[blockIdx.x];
   Wide flat = 0, along = 0;
   for (int j = threadIdx.x; j < D; j += blockDim.x) {
-    const Wide g = widen(dy[j]) * (has_weight ? widen(weight[j]) : Wide(1));
+    const Wide g = widen(dy[j]) * (weight ? widen(weight[j]) : Wide(1));
     flat += g;
     along += g * (widen(x[j]) - centre) * inverse;
   }
   flat = over_block(flat, Add(), 0) / D;
   along = over_block(along, Add(), 0) / D;
   for (int j = threadIdx.x; j < D; j += blockDim.x) {
-    const Wide g = widen(dy[j]) * (has_weight ? widen(weight[j]) : Wide(1));
+    const Wide g = widen(dy[j]) * (weight ? widen(weight[j]) : Wide(1));
     const Wide n = (widen(x[j]) - centre) * inverse;  // (3)
     dx[j] = narrow(inverse * (g - flat - n * along));  // (5)
   }
