@@ -1,10 +1,11 @@
-"""Row arithmetic of the packed layout that every recurrence shares (NumPy arrays)."""
+"""Row arithmetic of the packed layout that recurrences share. `batch_sizes` is a NumPy array; states may live on a device."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from minirnn.kernels.contract import Array
+from minirnn.kernels.modules import array_module
 
 
 def starts(batch_sizes: Array) -> Array:
@@ -17,11 +18,11 @@ def previous(state: Array, state0: Array, batch_sizes: Array) -> Array:
 
     state (S, H), state0 (N, H), batch_sizes (T,) -> (S, H)
     """
-    first = starts(batch_sizes)  # (T+1,)
+    first, xp = starts(batch_sizes), array_module(state)  # (T+1,)
     N, S = len(state0), len(state)
     if len(batch_sizes) * N == S:  # dense: one block further down
-        return np.concatenate((state0, state[: S - N]))
-    before = np.empty_like(state)  # (S, H)
+        return xp.concatenate((state0, state[: S - N]))
+    before = xp.empty_like(state)  # (S, H)
     before[:N] = state0
     for t in range(1, len(batch_sizes)):
         n = batch_sizes[t]  # the first n sequences of step t-1 go on

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -15,13 +14,13 @@ from typing import Any
 import numpy as np
 
 from minirnn.kernels.availability import emulator_lacks, installed, missing
+from minirnn.kernels.modules import device_kind
 
 ENVIRONMENT = "MINIRNN_KERNEL"
 CELLS = ("lstm", "gru", "rnn")
 OPERATIONS = ("cross_entropy", "embedding", "adam", "dropout", "layer_norm", "kalman")  # fused; `choose` and `load` serve them as well
 GPU = ("cuda", "emulated")
 SINGLE_AND_DOUBLE = ("float32", "float64")
-STAND_IN = "minirnn.kernels.emulator.stand_in"
 PUBLISHED = ("H100", "A100", "RTX 4090")  # the devices of minirnn.kernels.cuda.devices
 
 _asked_for: ContextVar[str | None] = ContextVar("minirnn_kernel", default=None)
@@ -166,14 +165,6 @@ def fused(operation: str, array: Any) -> ModuleType:
     """The module of the kernel that runs an operation, one of OPERATIONS, on arrays like this one, on the array's own device."""
     device = device_kind(array)
     return load(operation, choose(operation, dtype=array.dtype, device=device).name, device)
-
-
-def device_kind(array: Any) -> str:
-    """ "cpu", "cuda" or "emulated": where an array lives."""
-    if isinstance(array, np.ndarray):
-        return "cpu"
-    stand_in = sys.modules.get(STAND_IN)  # imported, if the array is one of its own
-    return "emulated" if stand_in is not None and isinstance(array, stand_in.ndarray) else "cuda"
 
 
 def explain(T: int, N: int, D: int, H: int, dtype: Any = "float32", device: str = "cpu", cell: str = "lstm", measure: bool = False) -> str:

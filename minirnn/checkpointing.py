@@ -20,7 +20,8 @@ def checkpoint(f: Callable[..., Any], *inputs: Any, generators: Sequence[np.rand
 
     f returns a Tensor or a sequence of Tensors; tensors that it closes over, parameters above all, get their gradients too. `inputs` may
     be anything. If f draws random numbers, name its `generators`, so that the second run draws the same ones (those of a Module are found
-    by themselves); RuntimeError in the backward pass where the second run gives something else.
+    by themselves); RuntimeError in the backward pass where the second run gives something else. To find that out, the host waits for a
+    device once in each backward pass.
     """
     if not is_recording():
         return f(*inputs)
@@ -91,11 +92,12 @@ class _Checkpoint(Function):
 
 def _fingerprints(arrays: Sequence[Array]) -> list[Any]:
     """Up to 64 elements of each array, copied, by which another draw of random numbers is noticed. An odd stride meets all columns."""
-    return [np.array(to_device(a.reshape(-1)[:: -(-a.size // 64) | 1], "cpu")) for a in arrays]
+    return [a.reshape(-1)[:: -(-a.size // 64) | 1].copy() for a in arrays]
 
 
 def _alike(a: Any, b: Any) -> bool:
     """Whether two fingerprints differ by no more than rounding: floats by half their digits, relative to the largest."""
+    a, b = to_device(a, "cpu"), to_device(b, "cpu")
     if a.shape != b.shape or b.dtype.kind not in "fc":
         return np.array_equal(a, b)
     largest = np.abs(b[np.isfinite(b)]).max(initial=0)

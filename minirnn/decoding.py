@@ -1,6 +1,7 @@
 """From a model of the next token to a sequence: greedy, sampling, and beam search, over any model with a `step`.
 
-All run a whole batch at once. A sequence that is finished leaves the batch, so a step costs what its live rows cost.
+All run a whole batch at once. A sequence that is finished leaves the batch, so a step costs what its live rows cost. The search itself runs
+on the host: the log-probabilities of each step are read once, wherever the model computes them.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from minirnn.device import Array
+from minirnn.device import Array, to_device
 from minirnn.random import Rng, generator
 
 
@@ -23,11 +24,11 @@ class Stepper(Protocol):
     """
 
     def step(self, tokens: Array, state: Any) -> tuple[Array, Any]:
-        """tokens (B,) -> log-probabilities of the next token (B, V), and the state after it."""
+        """tokens (B,), on the host -> log-probabilities of the next token (B, V), on any device, and the state after it."""
         ...
 
     def select(self, state: Any, rows: Array) -> Any:
-        """The state of `rows` (R,), in that order; a row may be taken several times."""
+        """The state of `rows` (R,), on the host, in that order; a row may be taken several times."""
         ...
 
 
@@ -123,6 +124,13 @@ def _largest(scores: Array, k: int) -> Array:
     return columns
 
 
+def _asked(model: Stepper, tokens: Array, state: Any) -> tuple[Array, Array | None, Any]:
+    """One step of the model: log-probabilities (B, V) and attention (B, T_source), if any, both on the host, and the state."""
+    log_probs, state = model.step(tokens, state)
+    attention = getattr(state, "attention", None)
+    return to_device(log_probs, "cpu"), None if attention is None else to_device(attention, "cpu"), state
+
+
 def _usable(log_probs: Array, owner: Array, length: int) -> Array:
     """`log_probs` (R, V), unless a row leaves nothing to choose from."""
     bad = np.flatnonzero(~(log_probs.max(1) > -np.inf))  # a NaN is not larger than anything
@@ -151,10 +159,9 @@ def _one_by_one(
     for t in range(int(limits.max(initial=0))):
         if not len(live):
             break
-        log_probs, state = model.step(last, state)  # (B, V)
+        log_probs, attention, state = _asked(model, last, state)  # (B, V)
         last = pick(_usable(log_probs, live, t))
         log_prob[live] += log_probs[np.arange(len(live)), last]
-        attention = getattr(state, "attention", None)
         for row, (sequence, token) in enumerate(zip(live, last, strict=True)):
             if token != eos:
                 tokens[sequence].append(int(token))
@@ -214,8 +221,7 @@ def beam_search(
     found: list[list[Hypothesis]] = [[] for _ in range(batch)]
 
     for t in range(1, int(limits.max(initial=0)) + 1):
-        log_probs, state = model.step(last, state)  # (R, V)
-        attention = getattr(state, "attention", None)
+        log_probs, attention, state = _asked(model, last, state)  # (R, V)
         rows, tokens, score = _best_continuations(score[:, None] + _usable(log_probs, owner, t - 1), owner, places, beam)
         steps.append(_Step(rows, tokens, None if attention is None else attention[rows]))
         owner = owner[rows]

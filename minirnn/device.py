@@ -86,7 +86,7 @@ def _device_module(x: Any) -> Any:
 
 def array_module(array: Array) -> Any:
     """The module whose functions work on `array`: `numpy`, `cupy`, or the emulator's stand-in for it."""
-    if isinstance(array, (np.ndarray, np.generic)):
+    if on_host(array):
         return np
     module = _device_module(array)
     if module is None:
@@ -147,7 +147,7 @@ def beside(array: Array, like: Array) -> Array:
 
     A read-only array that owns its numbers, as those of a Packing do, is moved once, and kept on the device for as long as it lives.
     """
-    if isinstance(like, (np.ndarray, np.generic)) or not isinstance(array, (np.ndarray, np.generic)):
+    if on_host(like) or not on_host(array):
         return array
     device = device_of(like)
     array = np.asarray(array)
@@ -160,9 +160,14 @@ def beside(array: Array, like: Array) -> Array:
     return _moved[key]
 
 
+def on_host(array: Array) -> bool:
+    """Whether looking at the numbers costs nothing: a NumPy array."""
+    return isinstance(array, (np.ndarray, np.generic))
+
+
 def scalar(value: complex, dtype: Any, like: Array) -> Array:
     """A number as an array without axes, beside `like`; on a device those that were asked for last are kept."""
-    if isinstance(like, (np.ndarray, np.generic)):
+    if on_host(like):
         return np.asarray(value, dtype)
     return _constant(value, str(value), np.dtype(dtype), device_of(like))
 
@@ -177,7 +182,14 @@ def _constant(value: complex, text: str, dtype: np.dtype[Any], device: str) -> A
 
 def peek(condition: Array, otherwise: bool) -> bool:
     """The truth of an array of one boolean where looking is free, on the host; `otherwise` on a device, where it would wait."""
-    return bool(condition) if isinstance(condition, (np.ndarray, np.generic, bool)) else otherwise
+    return bool(condition) if on_host(condition) else otherwise
+
+
+def numbers(*arrays: Array) -> list[float]:
+    """Arrays of one number each as Python numbers: those of one device together, in one transfer, for which the host waits once."""
+    there = [array.reshape(()).astype(np.float64) for array in arrays if not on_host(array)]
+    read = iter(to_device(array_module(there[0]).stack(there), "cpu").tolist() if there else [])
+    return [float(array.item()) if on_host(array) else next(read) for array in arrays]
 
 
 def synchronize(device: str | None = None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import astuple, dataclass, field
@@ -11,7 +11,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from weakref import WeakKeyDictionary
 
-from minirnn.device import Array, array_module
+from minirnn.device import Array, array_module, device_of, synchronize, to_device
 
 if TYPE_CHECKING:
     from minirnn.autograd import Function
@@ -98,7 +98,7 @@ class _AnomalyDetector(Monitor):
         step = self.steps.get(function, self.steps.get(blamed))
         when = "" if step is None else f" in time step {step}"
         part = "" if blamed is function else f" (its {type(function).__name__})"
-        place = (f"output {output}, " if len(arrays) > 1 else "") + function.locate(arrays[output])
+        place = (f"output {output}, " if len(arrays) > 1 else "") + function.locate(to_device(arrays[output], "cpu"))
         raise AnomalyError(f"{name}{when}{part}: first NaN or Inf at {place}; {_describe(function.inputs)}")
 
 
@@ -111,7 +111,7 @@ def _describe(operands: Sequence[Tensor]) -> str:
     bad = [f"operand {k} {t.shape}" for k, t in enumerate(operands) if not _is_finite(t.data)]
     if bad:
         return f"NaN or Inf came in with {' and '.join(bad)}"
-    ranges = [f"{t.shape} in [{t.data.min():.3g}, {t.data.max():.3g}]" for t in operands if t.size and t.dtype.kind == "f"]
+    ranges = [f"{t.shape} in [{float(t.data.min()):.3g}, {float(t.data.max()):.3g}]" for t in operands if t.size and t.dtype.kind == "f"]
     return f"its operands are finite: {', '.join(ranges)}"
 
 
@@ -120,10 +120,15 @@ def detect_anomaly() -> Iterator[None]:
     """Raise AnomalyError at the first operation, forward or backward, whose result holds a NaN or Inf.
 
     The message names the operation, the time step, where the value stands, and what the operands were. Both passes belong into the
-    context. Every result is looked at, so this is for finding a fault, not for training.
+    context. Every result is looked at, for which the host waits on a device, so this is for finding a fault, not for training.
     """
     with monitored(_AnomalyDetector()):
         yield
+
+
+def _wait_for(devices: Iterable[str]) -> None:
+    for device in devices:
+        synchronize(device)
 
 
 @dataclass
@@ -151,9 +156,12 @@ class Profile(Monitor):
             return compute()
         timing = self.by_operation.setdefault(type(function).__name__, Timing())
         self._inside = True
+        devices = {device_of(t.data) for t in function.inputs} - {"cpu"}
+        _wait_for(devices)
         start = perf_counter()
         try:
             results = compute()
+            _wait_for(devices)
         finally:
             self._inside = False
         seconds = perf_counter() - start
@@ -177,7 +185,11 @@ class Profile(Monitor):
 
 @contextmanager
 def profile() -> Iterator[Profile]:
-    """Time every operation of this context, by kind, forward and backward. `print` what the context gives."""
+    """Time every operation of this context, by kind, forward and backward. `print` what the context gives.
+
+    On a device the host waits before and after each operation, so that its time is its own: the sum is more than the same run takes
+    unwatched, where host and device work side by side.
+    """
     result = Profile()
     with monitored(result):
         yield result

@@ -4,7 +4,7 @@
     kl(q)         KL(p || q) = E_p [ln p - ln q], in closed form    sample      a draw; of a Gaussian reparameterised
 
 All of them sum over the last axis, the elements of one vector; the axes ahead are a batch. Parameters broadcast as in NumPy. What must not
-overflow is written with softplus and log-softmax.
+overflow is written with softplus and log-softmax. Random numbers are drawn on the host and moved: a seed gives one sample on every device.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from minirnn import ops
-from minirnn.device import Array, array_module, here
+from minirnn.device import Array, beside, here
 from minirnn.random import Rng, generator
 from minirnn.tensor import Tensor
 
@@ -49,7 +49,7 @@ class Gaussian:
         The noise is drawn from `rng` if it is not given; given, it may have more axes ahead, for several draws.
         """
         if noise is None:
-            noise = array_module(self.mean.data).asarray(generator(rng).standard_normal(self.mean.shape), dtype=self.mean.dtype)
+            noise = beside(generator(rng).standard_normal(self.mean.shape).astype(self.mean.dtype), self.mean.data)
         return self.mean + self.std * noise
 
     def entropy(self) -> Tensor:
@@ -90,8 +90,7 @@ class Bernoulli:
     def sample(self, rng: Rng = None) -> Array:
         """Zeros and ones (..., D) in the dtype of the logits, without a gradient."""
         p = self.mean
-        xp = array_module(p.data)
-        return (xp.asarray(generator(rng).random(p.shape)) < p.data).astype(p.dtype)
+        return (beside(generator(rng).random(p.shape), p.data) < p.data).astype(p.dtype)
 
     def entropy(self) -> Tensor:
         """sum_d [ ln(1 + e^logit) - p logit ]: (...)"""
@@ -119,8 +118,7 @@ class Categorical:
 
     def sample(self, rng: Rng = None) -> Array:
         """Classes (...), without a gradient: the largest of logits + Gumbel noise (Maddison et al. 2014)."""
-        xp = array_module(self.logits.data)
-        gumbel = xp.asarray(generator(rng).gumbel(size=self.logits.shape))
+        gumbel = beside(generator(rng).gumbel(size=self.logits.shape), self.logits.data)
         return (self.logits.data + gumbel).argmax(-1)
 
     def entropy(self) -> Tensor:

@@ -3,7 +3,8 @@
     N  sequences      T  steps of the longest      n  state      p  observation
 
 An implementation is a module with `filter(parameters, y, lengths=None) -> Filtered` and `smooth(parameters, filtered) -> Smoothed`; those
-that can be differentiated have `score` too. It knows arrays only, of one floating dtype, and writes to none of its arguments.
+that can be differentiated have `score` too. It knows arrays only, of one floating dtype and on one device, and writes to none of its
+arguments. `lengths` alone is always a NumPy array, on the host.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from minirnn.kernels.contract import Array
+from minirnn.kernels.modules import array_module
 
 
 class Parameters(NamedTuple):
@@ -114,18 +116,31 @@ def problem(parameters: Parameters, y: Array, lengths: Array | None = None) -> P
         "m0": ("(n,) or (N, n)", (n,), (N, n)),
         "P0": ("(n, n) or (N, n, n)", (n, n), (N, n, n)),
     }
-    whole: dict[str, Any] = {"C": np.ascontiguousarray(parameters.C)}
+    xp = array_module(y)
+    whole: dict[str, Any] = {"C": xp.ascontiguousarray(parameters.C)}
     for name, (symbols, least, full) in shapes.items():
         array = getattr(parameters, name)
         fits = array.shape[array.ndim - len(least) :] == least and array.ndim <= len(full)
         if not fits or array.shape not in {full[len(full) - array.ndim :], (1,) * (len(full) - len(least)) + least}:
             raise ValueError(f"kalman: {name} must be {symbols} with N={N}, T={T}, n={n}, p={p}, got {array.shape}")
-        whole[name] = np.ascontiguousarray(np.broadcast_to(array, full))
+        whole[name] = xp.ascontiguousarray(xp.broadcast_to(array, full))
     for name, array in whole.items():
         if array.dtype != y.dtype:
             raise TypeError(f"kalman: {name} is {array.dtype} and y is {y.dtype}; convert one of them, all arrays share one dtype")
-    seen = ~np.isnan(y)  # (N, T, p)
-    return Problem(**whole, y=np.where(seen, y, 0), seen=seen, lengths=whole_lengths(lengths, N, T))
+    seen = ~xp.isnan(y)  # (N, T, p)
+    return Problem(**whole, y=xp.where(seen, y, 0), seen=seen, lengths=whole_lengths(lengths, N, T))
+
+
+def running(lengths: Array, T: int, xp: Any) -> list[Any]:
+    """Which sequences have a step t, for each t: an index along the axis N. lengths (N,), on the host.
+
+    On a device, parts of one array that moves there once, longest first, and a slice as long as all of them run.
+    """
+    if xp is np:
+        return [np.flatnonzero(lengths > t) for t in range(T)]
+    order = xp.asarray(np.argsort(-lengths, kind="stable"))  # (N,)
+    counts = [int((lengths > t).sum()) for t in range(T)]
+    return [slice(None) if k == len(lengths) else order[:k] for k in counts]
 
 
 def whole_lengths(lengths: Array | None, N: int, T: int) -> Array:

@@ -14,10 +14,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
-
 from minirnn.kernels.contract import Array
 from minirnn.kernels.lstm.numpy_ import sigmoid
+from minirnn.kernels.modules import array_module
 from minirnn.kernels.packed import starts
 
 
@@ -53,13 +52,13 @@ def forward(
 ) -> Tape:
     """hint (S, C), w_hh (4H, H), w_ih (4H, Z), b (4H,), w_prior (2Z, H), w_combine (C, H+Z), w_posterior (2Z, C), biases of one axis,
     z0 (N, Z), noise (S, Z), batch_sizes (T,)"""
-    (S, C), H, (N, Z), dtype = hint.shape, w_hh.shape[1], z0.shape, hint.dtype
-    W = np.concatenate((w_ih, w_hh), axis=1)  # (4H, Z+H)
-    zh, hz = np.empty((S, Z + H), dtype), np.empty((S, H + Z), dtype)
-    gates, c_before, tanh_c = np.empty((S, 4 * H), dtype), np.empty((S, H), dtype), np.empty((S, H), dtype)
-    u, es, prior = np.empty((S, C), dtype), np.empty((S, 2 * Z), dtype), np.empty((S, 2 * Z), dtype)
-    z, mq, lq = (np.empty((S, Z), dtype) for _ in range(3))
-    before, c = np.concatenate((z0, np.zeros((N, H), dtype)), axis=1), np.zeros((N, H), dtype)  # z_{t-1} and h_{t-1}; c_{t-1}
+    (S, C), H, (N, Z), dtype, xp = hint.shape, w_hh.shape[1], z0.shape, hint.dtype, array_module(hint)
+    W = xp.concatenate((w_ih, w_hh), axis=1)  # (4H, Z+H)
+    zh, hz = xp.empty((S, Z + H), dtype), xp.empty((S, H + Z), dtype)
+    gates, c_before, tanh_c = xp.empty((S, 4 * H), dtype), xp.empty((S, H), dtype), xp.empty((S, H), dtype)
+    u, es, prior = xp.empty((S, C), dtype), xp.empty((S, 2 * Z), dtype), xp.empty((S, 2 * Z), dtype)
+    z, mq, lq = (xp.empty((S, Z), dtype) for _ in range(3))
+    before, c = xp.concatenate((z0, xp.zeros((N, H), dtype)), axis=1), xp.zeros((N, H), dtype)  # z_{t-1} and h_{t-1}; c_{t-1}
 
     for start, n in zip(starts(batch_sizes), batch_sizes, strict=False):
         rows = slice(start, start + n)
@@ -70,19 +69,19 @@ def forward(
         a[:, 2 * H : 3 * H] = 2 * a[:, 2 * H : 3 * H] - 1
         gates[rows] = a
         c = a[:, H : 2 * H] * c[:n] + a[:, :H] * a[:, 2 * H : 3 * H]
-        tanh_c[rows] = np.tanh(c)
+        tanh_c[rows] = xp.tanh(c)
         h = a[:, 3 * H :] * tanh_c[rows]  # (n, H)                                                                         (1)
         hz[rows, :H], hz[rows, H:] = h, before[:n, :Z]
         prior[rows] = h @ w_prior.T + b_prior  # (n, 2Z)                                                                   (2)
-        u[rows] = np.tanh(hint[rows] + hz[rows] @ w_combine.T)  # (n, C)                                                   (3)
+        u[rows] = xp.tanh(hint[rows] + hz[rows] @ w_combine.T)  # (n, C)                                                   (3)
         es[rows] = u[rows] @ w_posterior.T + b_posterior  # (n, 2Z)                                                        (4)
         mu, ls, e, s = prior[rows, :Z], prior[rows, Z:], es[rows, :Z], es[rows, Z:]
         mq[rows] = sigmoid(-s) * mu + e
-        lq[rows] = ls - 0.5 * (np.maximum(s, 0) + np.log1p(np.exp(-np.abs(s))))  #                                         (5)
-        z[rows] = mq[rows] + np.exp(lq[rows]) * noise[rows]  #                                                             (6)
-        before = np.concatenate((z[rows], h), axis=1)
+        lq[rows] = ls - 0.5 * (xp.maximum(s, 0) + xp.log1p(xp.exp(-xp.abs(s))))  #                                         (5)
+        z[rows] = mq[rows] + xp.exp(lq[rows]) * noise[rows]  #                                                             (6)
+        before = xp.concatenate((z[rows], h), axis=1)
 
-    outputs = z, np.ascontiguousarray(prior[:, :Z]), np.ascontiguousarray(prior[:, Z:]), mq, lq
+    outputs = z, xp.ascontiguousarray(prior[:, :Z]), xp.ascontiguousarray(prior[:, Z:]), mq, lq
     return Tape(outputs, zh, hz, gates, c_before, tanh_c, u, es, (W, w_prior, w_combine, w_posterior), noise, batch_sizes)
 
 
@@ -90,14 +89,14 @@ def backward(tape: Tape, w_hh: Array, *grads: Array | None) -> tuple[Array, ...]
     """The gradients of forward's first ten arguments, from those of z, mu, ls, mq and lq, (S, Z) each or None for zero."""
     W, w_prior, w_combine, w_posterior = tape.weights
     z, mu, _, _, lq = tape.outputs
-    Z, H, N = z.shape[1], w_hh.shape[1], int(tape.batch_sizes[0])
-    dz_out, dmu_out, dls_out, dmq_out, dlq_out = (np.zeros_like(z) if g is None else g for g in grads)
-    da, dprior = np.empty_like(tape.gates), np.empty_like(tape.es)  # (S, 4H), (S, 2Z)
-    dv, des = np.empty_like(tape.u), np.empty_like(tape.es)  # (S, C) before the tanh, (S, 2Z)
+    Z, H, N, xp = z.shape[1], w_hh.shape[1], int(tape.batch_sizes[0]), array_module(z)
+    dz_out, dmu_out, dls_out, dmq_out, dlq_out = (xp.zeros_like(z) if g is None else g for g in grads)
+    da, dprior = xp.empty_like(tape.gates), xp.empty_like(tape.es)  # (S, 4H), (S, 2Z)
+    dv, des = xp.empty_like(tape.u), xp.empty_like(tape.es)  # (S, C) before the tanh, (S, 2Z)
     # what comes back from the step after; the rows of a sequence wait until its own last step
-    dz, dh, dc = np.zeros((N, Z), z.dtype), np.zeros((N, H), z.dtype), np.zeros((N, H), z.dtype)
+    dz, dh, dc = xp.zeros((N, Z), z.dtype), xp.zeros((N, H), z.dtype), xp.zeros((N, H), z.dtype)
     rest = sigmoid(-tape.es[:, Z:])  # (S, Z) 1 - k
-    spread = np.exp(lq) * tape.noise
+    spread = xp.exp(lq) * tape.noise
     i, f, g, o = (tape.gates[:, j * H : (j + 1) * H] for j in range(4))  # (S, H) each
     slope_i, slope_f, slope_g, slope_o = g * i * (1 - i), tape.c_before * f * (1 - f), i * (1 - g * g), tape.tanh_c * o * (1 - o)
     slope_c = o * (1 - tape.tanh_c * tape.tanh_c)
@@ -118,10 +117,10 @@ def backward(tape: Tape, w_hh: Array, *grads: Array | None) -> tuple[Array, ...]
         dh_t = dh[:n] + dhz[:, :H] + dprior[rows] @ w_prior  # of (3), (2)
         dc_t = dc[:n] + dh_t * slope_c[rows]
         da_t = da[rows]
-        np.multiply(dc_t, slope_i[rows], out=da_t[:, :H])
-        np.multiply(dc_t, slope_f[rows], out=da_t[:, H : 2 * H])
-        np.multiply(dc_t, slope_g[rows], out=da_t[:, 2 * H : 3 * H])
-        np.multiply(dh_t, slope_o[rows], out=da_t[:, 3 * H :])
+        xp.multiply(dc_t, slope_i[rows], out=da_t[:, :H])
+        xp.multiply(dc_t, slope_f[rows], out=da_t[:, H : 2 * H])
+        xp.multiply(dc_t, slope_g[rows], out=da_t[:, 2 * H : 3 * H])
+        xp.multiply(dh_t, slope_o[rows], out=da_t[:, 3 * H :])
         dzh = da_t @ W  # (n, Z+H)                                                                                    of (1)
         dz[:n], dh[:n], dc[:n] = dzh[:, :Z] + dhz[:, H:], dzh[:, Z:], dc_t * f[rows]
 

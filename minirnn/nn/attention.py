@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import numpy as np
+
 from minirnn import ops
-from minirnn.device import array_module
+from minirnn.device import Array, beside, is_array, peek
 from minirnn.nn.linear import Linear
 from minirnn.nn.module import Module, check_features
 from minirnn.nn.packing import Packed
@@ -62,7 +64,7 @@ class Attention(Module):
             scores = self.score(hidden).reshape(hidden.shape[:3])
         else:
             scores = (self.query(queries) if self.kind == "general" else queries) @ keys.swapaxes(1, 2)  # (N, L, T)
-        allowed = None if mask is None else array_module(keys.data).asarray(mask)[:, None]
+        allowed = None if mask is None else beside(_as_array(mask), keys.data)[:, None]
         weights = ops.softmax(scores, axis=-1, mask=allowed)
         return weights @ keys, weights
 
@@ -81,10 +83,14 @@ class Attention(Module):
         """Zeros for what is not there: 0 times NaN would be NaN."""
         if mask is None:
             return keys
-        mask = array_module(keys.data).asarray(mask)
+        mask = _as_array(mask)
         if mask.shape != keys.shape[:2] or mask.dtype != bool:
             raise ValueError(f"Attention: mask must be booleans (N, T) = {keys.shape[:2]}, got {mask.dtype} {mask.shape}")
-        return keys if mask.all() else ops.where(mask[:, :, None], keys, 0)
+        return keys if peek(mask.all(), otherwise=False) else ops.where(mask[:, :, None], keys, 0)
 
     def describe(self) -> str:
         return f"{self.kind}, {self.query_size}, {self.key_size}"
+
+
+def _as_array(mask: Any) -> Array:
+    return mask if is_array(mask) else np.asarray(mask)

@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from minirnn.autograd import Function
-from minirnn.device import Array, array_module
+from minirnn.device import Array, array_module, peek
 from minirnn.ops.indexing import take_along_axis
 from minirnn.ops.linalg import matmul
 from minirnn.ops.reduction import mean
@@ -136,7 +136,7 @@ def _winners(x: Array, window: Window) -> Array:
     P, Q, U, V = views.shape[2:]
     rivals = [views[..., u, v] for u in range(U) for v in range(V)]  # (N, C, P, Q) each
     best = reduce(xp.maximum, rivals)
-    unordered = bool(xp.isnan(best).any())
+    unordered = peek(xp.isnan(best).any(), otherwise=True)  # whether the slower comparison is needed
     lost = xp.ones(best.shape, bool)  # all rivals so far
     first = xp.zeros(best.shape, np.int32)  # how many lost before the first that is as large as the best
     for rival in rivals[:-1]:

@@ -10,6 +10,7 @@ import numpy as np
 from minirnn.autograd import Function
 from minirnn.device import Array, array_module, beside, here, is_array, same_device, scalar
 from minirnn.device import to_device as moved
+from minirnn.kernels import registry
 from minirnn.ops.broadcast import sum_to
 from minirnn.random import Rng, generator
 from minirnn.tensor import Tensor
@@ -195,6 +196,16 @@ class Where(Elementwise):
         return self.share(self.option, dy)
 
 
+class Dropout(Elementwise):
+    """y = x / (1 - p) where the mask of (p, key), the `option`, keeps x, 0 elsewhere        dx = dy / (1 - p) where it does"""
+
+    def forward(self, x: Array) -> Array:
+        return registry.fused("dropout", x).apply(x, *self.option)
+
+    def backward(self, dy: Tensor) -> Tensor:
+        return Dropout.apply(dy, option=self.option)
+
+
 class Cast(Elementwise):
     """y = x in another dtype, the `option`        dx = dy in x's"""
 
@@ -369,10 +380,13 @@ def to_device(x: Tensor, target: str) -> Tensor:
 
 
 def dropout(x: Tensor, p: float = 0.5, *, rng: Rng = None) -> Tensor:
-    """Each element 0 with probability p, and divided by 1 - p otherwise, so that its mean is x (Srivastava et al. 2014)."""
+    """Each element 0 with probability p, and divided by 1 - p otherwise, so that its mean is x (Srivastava et al. 2014).
+
+    One integer of 64 bits is drawn from `rng`; the mask is a function of it and of each element's place (see
+    `minirnn.kernels.dropout`), the same on every device.
+    """
     if not 0 <= p < 1:
         raise ValueError(f"dropout: p is a probability in [0, 1), got {p}")
     if p == 0:
         return x
-    kept = generator(rng).random(x.shape, dtype=np.float32) >= p
-    return x * Tensor(array_module(x.data).asarray(kept * np.float32(1 / (1 - p)), dtype=x.dtype))
+    return Dropout.apply(x, option=(p, int(generator(rng).integers(2**64, dtype=np.uint64))))

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from minirnn.autograd import Function, grad, is_recording
-from minirnn.device import Array, device_of
+from minirnn.device import Array, array_module, beside, device_of, kind_of, to_device
 from minirnn.diagnostics import time_step
 from minirnn.kernels import registry
 from minirnn.kernels.kalman.contract import Parameters, whole_lengths
@@ -54,7 +54,7 @@ class KalmanLogLikelihood(Function):
     def locate(self, array: Array) -> str:
         if not hasattr(self, "filtered") or array.shape != self.filtered.lengths.shape:
             return super().locate(array)
-        sequence, step = np.argwhere(~np.isfinite(self.filtered.log_likelihoods))[0]
+        sequence, step = np.argwhere(~np.isfinite(to_device(self.filtered.log_likelihoods, "cpu")))[0]
         return f"time step {step}, sequence {sequence} of the batch"
 
 
@@ -77,11 +77,13 @@ def kalman_log_likelihood(
     A (n, n); Q (n, n); C (p, n); R (p, p); b (n,), (T, n) or (N, T, n); d (p,), (T, p) or (N, T, p); m0 (n,) or (N, n); P0 (n, n) or
     (N, n, n); y (N, T, p), an array, NaN where nothing was observed; lengths (N,), None: all of T. `kernel` names an implementation.
     Q, R and P0 are symmetric, and gradients are those along symmetric changes: make them as B B^T.
+
+    On a device, to which y is moved, an observation whose covariance is not positive definite makes NaN and raises nothing.
     """
     inputs = (A, Q, C, R, b, d, m0, P0)
-    where = device_of(A.data).partition(":")[0]
+    where, y = kind_of(device_of(A.data)), beside(y, A.data)
     chosen = registry.choose("kalman", dtype=A.dtype, device=where, kernel=kernel, T=y.shape[1], N=len(y), H=A.shape[-1])
-    module = registry.load("kalman", chosen.name)
+    module = registry.load("kalman", chosen.name, where)
     if not hasattr(module, "score"):
         raise RuntimeError(f"the kalman kernel {chosen.name!r} has no derivative; filter and smooth with it, and learn with another")
     return KalmanLogLikelihood.apply(*inputs, kernel=module, y=y, lengths=lengths)
@@ -91,10 +93,11 @@ def kalman_unrolled(
     A: Tensor, Q: Tensor, C: Tensor, R: Tensor, b: Tensor, d: Tensor, m0: Tensor, P0: Tensor, *, y: Array, lengths: Array | None = None
 ) -> Tensor:
     """`kalman_log_likelihood` one step at a time, in primitive operations. Equation numbers are those of README.md in kernels/kalman."""
-    (N, T, p), n = y.shape, len(A)
-    inside = np.arange(T) < whole_lengths(lengths, N, T)[:, None]  # (N, T)
-    there = ~np.isnan(y) & inside[:, :, None]  # (N, T, p)
-    observed = np.where(there, y, 0)
+    y = beside(y, A.data)
+    (N, T, p), n, xp = y.shape, len(A), array_module(y)
+    inside = beside(np.arange(T) < whole_lengths(lengths, N, T)[:, None], y)  # (N, T)
+    there = ~xp.isnan(y) & inside[:, :, None]  # (N, T, p)
+    observed = xp.where(there, y, 0)
     b, d = broadcast_to(b, (N, T, n)), broadcast_to(d, (N, T, p))
     m, P = broadcast_to(m0, (N, n)), broadcast_to(P0, (N, n, n))  # (1.1)
     AT, CT = swapaxes(A, 0, 1), swapaxes(C, 0, 1)
@@ -107,7 +110,7 @@ def kalman_unrolled(
             seen = there[:, t].astype(y.dtype)  # (N, p)
             v = Tensor(seen) * (Tensor(observed[:, t]) - m @ CT - d[:, t])  # (N, p)              (2.3)
             CP = Tensor(seen[:, :, None]) * (C @ P)  # (N, p, n)
-            both, missing = seen[:, :, None] * seen[:, None, :], (1 - seen)[:, :, None] * np.eye(p, dtype=y.dtype)
+            both, missing = seen[:, :, None] * seen[:, None, :], (1 - seen)[:, :, None] * xp.eye(p, dtype=y.dtype)
             S = Tensor(both) * (C @ P @ CT + R) + Tensor(missing)  # (N, p, p)                    (2.4)
             L = cholesky(S)
             white = solve(L, expand_dims(v, -1))  # (N, p, 1)

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from minirnn.device import Array
+from minirnn.device import Array, array_module, beside
 from minirnn.ops.elementwise import exp, sigmoid, softplus, tanh
 from minirnn.ops.linalg import linear
 from minirnn.ops.recurrence import Recurrence, _first, _steps
@@ -32,7 +30,7 @@ def gain_unrolled(
     batch_sizes: Array,
 ) -> tuple[Tensor, ...]:
     """`gain` one step at a time."""
-    z, h = z0, Tensor(np.zeros((len(z0), w_hh.shape[1]), z0.dtype))  # (N, Z), (N, H)
+    z, h = z0, Tensor(array_module(z0.data).zeros((len(z0), w_hh.shape[1]), z0.dtype))  # (N, Z), (N, H)
     c, steps, start = h, [], 0
     for _, n, hint_t in _steps(hint, batch_sizes):
         z = _first(z, n)
@@ -106,11 +104,11 @@ def latent_gain(*inputs: Any, noise: Array, batch_sizes: Array) -> tuple[Tensor,
     """z, prior, posterior of `minirnn.kernels.latent.gain`, whose `forward` has the inputs in this order."""
     from minirnn.kernels.latent import gain  # kernels load when they are first used
 
-    return Gain.apply_all(*inputs, kernel=gain, noise=noise, batch_sizes=batch_sizes)
+    return Gain.apply_all(*inputs, kernel=gain, noise=beside(noise, inputs[0].data), batch_sizes=batch_sizes)
 
 
 def latent_residual(*inputs: Any, noise: Array, batch_sizes: Array) -> tuple[Tensor, ...]:
     """z, prior, posterior of `minirnn.kernels.latent.residual`, whose `forward` has the inputs in this order."""
     from minirnn.kernels.latent import residual  # kernels load when they are first used
 
-    return Residual.apply_all(*inputs, kernel=residual, noise=noise, batch_sizes=batch_sizes)
+    return Residual.apply_all(*inputs, kernel=residual, noise=beside(noise, inputs[0].data), batch_sizes=batch_sizes)

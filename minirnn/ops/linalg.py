@@ -9,6 +9,7 @@ import numpy as np
 
 from minirnn.autograd import Function
 from minirnn.device import Array, array_module
+from minirnn.kernels.modules import cholesky as factor
 from minirnn.ops.broadcast import sum_to
 from minirnn.ops.elementwise import pair
 from minirnn.ops.reduction import sum
@@ -76,7 +77,7 @@ class Cholesky(Function):
     saves_output = True
 
     def forward(self, a: Array) -> Array:
-        return self.xp.linalg.cholesky(a)
+        return factor(a)
 
     def backward(self, dy: Tensor) -> Tensor:
         n = dy.shape[-1]
@@ -183,7 +184,7 @@ def _contract(left: str, a: Tensor, right: str, b: Tensor, wanted: str) -> tuple
 
 
 def solve(a: Tensor, b: Tensor) -> Tensor:
-    """y with a y = b: a (..., n, n), b (..., n, k) or (n,). Raises LinAlgError where a is singular."""
+    """y with a y = b: a (..., n, n), b (..., n, k) or (n,). Raises LinAlgError where a is singular; on a device nobody waits to see it."""
     _check_square("solve", a)
     if b.ndim == 0 or b.shape[-2 if b.ndim > 1 else 0] != a.shape[-1]:
         raise ValueError(f"solve: b must be (..., n, k) or (n,) for a (..., n, n) = {a.shape}, got {b.shape}")
@@ -197,7 +198,10 @@ def inv(a: Tensor) -> Tensor:
 
 
 def cholesky(a: Tensor) -> Tensor:
-    """The lower triangular L (..., n, n) with L L^T = a, for a symmetric and positive definite; only a's lower triangle is read."""
+    """The lower triangular L (..., n, n) with L L^T = a, for a symmetric and positive definite; only a's lower triangle is read.
+
+    Raises LinAlgError where a is not; on a device, where the host does not wait, such a matrix gives NaN.
+    """
     _check_square("cholesky", a)
     try:
         return Cholesky.apply(a)

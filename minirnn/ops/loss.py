@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from minirnn.autograd import Function
-from minirnn.device import Array, array_module
+from minirnn.device import Array, array_module, beside, is_array, on_host
 from minirnn.kernels import registry
 from minirnn.ops.broadcast import fits
 from minirnn.ops.elementwise import exp, pair, softplus, where
@@ -57,31 +57,41 @@ class CrossEntropyGrad(Function):
         return where(dloss.data[:, None] != 0, dx, 0), ((p - Tensor(q)) * d2x).sum(1)
 
 
-def _weights(name: str, weights: Array | None, shape: tuple[int, ...], like: Tensor) -> Array | None:
+class Weights(NamedTuple):
+    """What each loss counts."""
+
+    values: Array  # of the shape of the losses, beside them
+    total: float | Tensor  # their sum: a number where they came from the host, else a Tensor that nobody has looked at
+
+
+def _weights(name: str, weights: Array | None, shape: tuple[int, ...], like: Tensor) -> Weights | None:
     """The weights of losses of `shape`, repeated to it, in the dtype of the prediction."""
     if weights is None:
         return None
     if not fits(weights.shape, shape):
         raise ValueError(f"{name}: weights must have a shape that broadcasts to the losses {shape}, got {weights.shape}")
     xp = array_module(like.data)
-    return xp.broadcast_to(xp.asarray(weights, dtype=like.dtype), shape)
+    given = weights.astype(like.dtype, copy=False)
+    values = xp.broadcast_to(beside(given, like.data), shape)
+    return Weights(values, float(np.broadcast_to(given, shape).sum()) if on_host(given) else Tensor(values.sum()))
 
 
-def _reduce(name: str, losses: Tensor, reduction: Reduction, weights: Array | None) -> Tensor:
+def _reduce(name: str, losses: Tensor, reduction: Reduction, weights: Weights | None) -> Tensor:
     """`losses` as they are ("none"), their "sum", or their "mean"; `weights` multiply them first and the mean divides by their sum.
 
-    A mask is a weight of zeros and ones. A loss of weight 0 is left out, be it NaN.
+    A mask is a weight of zeros and ones. A loss of weight 0 is left out, be it NaN. Weights that add up to 0 leave nothing to average:
+    an error, or NaN where they live on a device, since nobody waits there to look at them.
     """
     if reduction not in ("none", "mean", "sum"):
         raise ValueError(f'{name}: reduction must be "none", "mean" or "sum", got {reduction!r}')
     if weights is not None:
-        losses = where(weights != 0, losses, 0) * Tensor(weights)
+        losses = where(weights.values != 0, losses, 0) * Tensor(weights.values)
     if reduction == "none":
         return losses
     if reduction == "sum":
         return losses.sum()
-    total = losses.size if weights is None else float(weights.sum())
-    if not total:
+    total = losses.size if weights is None else weights.total
+    if not isinstance(total, Tensor) and not total:
         raise ValueError(f"{name}: there is nothing to average: the losses are {losses.shape} and their weights add up to 0")
     return losses.sum() / total
 
@@ -92,29 +102,30 @@ def cross_entropy(
     """-ln softmax(logits)[target], fused with the log-softmax.
 
     logits           (..., V)
-    targets          (...) integers in 0..V-1: an array, a Tensor or a list
+    targets          (...) integers in 0..V-1: an array, a Tensor or a list. Those of the host are checked, and moved to the logits' device;
+                     those on a device are not, since the host would have to wait for them
     weights          None or an array that broadcasts to (...): what each loss counts; 0 leaves a position out, whatever its logits are
     label_smoothing  share of the target's probability that is spread over all V classes
     reduction        "mean" (over the weights' sum), "sum", or "none" for the losses (...)
     """
-    targets = array_module(logits.data).asarray(targets.data if isinstance(targets, Tensor) else targets)
+    targets = targets.data if isinstance(targets, Tensor) else targets if is_array(targets) else np.asarray(targets)
     if targets.shape != logits.shape[:-1] or targets.dtype.kind not in "iu":
         raise ValueError(
             f"cross_entropy: targets must be integers {logits.shape[:-1]} for logits {logits.shape}, got {targets.dtype} {targets.shape}"
         )
-    if targets.size and (targets.min() < 0 or targets.max() >= logits.shape[-1]):
+    if on_host(targets) and targets.size and (targets.min() < 0 or targets.max() >= logits.shape[-1]):
         raise IndexError(f"cross_entropy: targets span {targets.min()}..{targets.max()}, the logits have classes 0..{logits.shape[-1] - 1}")
     rows = reshape(logits, (-1, logits.shape[-1]))
-    losses = CrossEntropy.apply(rows, targets=targets.reshape(-1), label_smoothing=label_smoothing)
+    losses = CrossEntropy.apply(rows, targets=beside(targets, logits.data).reshape(-1), label_smoothing=label_smoothing)
     return _reduce("cross_entropy", reshape(losses, targets.shape), reduction, _weights("cross_entropy", weights, targets.shape, logits))
 
 
 def mse_loss(x: Tensor, target: Tensor | Array, *, weights: Array | None = None, reduction: Reduction = "mean") -> Tensor:
     """(x - target)^2, element by element. Weights and reduction as in `cross_entropy`; weights broadcast."""
     x, target = _alike("mse_loss", x, target)
-    weights = _weights("mse_loss", weights, x.shape, x)
-    x, target = _counted(weights, x, target)
-    return _reduce("mse_loss", (x - target) ** 2, reduction, weights)
+    counts = _weights("mse_loss", weights, x.shape, x)
+    x, target = _counted(counts, x, target)
+    return _reduce("mse_loss", (x - target) ** 2, reduction, counts)
 
 
 def gaussian_nll_loss(
@@ -125,10 +136,10 @@ def gaussian_nll_loss(
     Weights and reduction as in `cross_entropy`; weights broadcast.
     """
     mean, target = _alike("gaussian_nll_loss", mean, target)
-    weights = _weights("gaussian_nll_loss", weights, np.broadcast_shapes(mean.shape, log_std.shape), mean)
-    mean, log_std, target = _counted(weights, mean, log_std, target)
+    counts = _weights("gaussian_nll_loss", weights, np.broadcast_shapes(mean.shape, log_std.shape), mean)
+    mean, log_std, target = _counted(counts, mean, log_std, target)
     losses = ((target - mean) * exp(-log_std)) ** 2 * 0.5 + log_std + 0.5 * math.log(2 * math.pi)
-    return _reduce("gaussian_nll_loss", losses, reduction, weights)
+    return _reduce("gaussian_nll_loss", losses, reduction, counts)
 
 
 def binary_cross_entropy_with_logits(
@@ -139,9 +150,9 @@ def binary_cross_entropy_with_logits(
     Weights and reduction as in `cross_entropy`; weights broadcast.
     """
     logits, targets = _alike("binary_cross_entropy_with_logits", logits, targets)
-    weights = _weights("binary_cross_entropy_with_logits", weights, logits.shape, logits)
-    logits, targets = _counted(weights, logits, targets)
-    return _reduce("binary_cross_entropy_with_logits", softplus(logits) - targets * logits, reduction, weights)
+    counts = _weights("binary_cross_entropy_with_logits", weights, logits.shape, logits)
+    logits, targets = _counted(counts, logits, targets)
+    return _reduce("binary_cross_entropy_with_logits", softplus(logits) - targets * logits, reduction, counts)
 
 
 def _alike(name: str, x: Tensor, target: Tensor | Array) -> tuple[Tensor, Tensor]:
@@ -152,6 +163,6 @@ def _alike(name: str, x: Tensor, target: Tensor | Array) -> tuple[Tensor, Tensor
     return x, target
 
 
-def _counted(weights: Array | None, *operands: Tensor) -> Sequence[Tensor]:
+def _counted(weights: Weights | None, *operands: Tensor) -> Sequence[Tensor]:
     """The operands, zero where the weight is: a NaN there would reach the gradient, since 0 times NaN is NaN."""
-    return operands if weights is None else [where(weights != 0, t, 0) for t in operands]
+    return operands if weights is None else [where(weights.values != 0, t, 0) for t in operands]

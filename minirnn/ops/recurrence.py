@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from minirnn.autograd import Function, enable_grad, grad, is_recording
-from minirnn.device import Array, device_of
+from minirnn.device import Array, device_of, kind_of
 from minirnn.diagnostics import time_step
 from minirnn.kernels import registry
 from minirnn.kernels.contract import check_packed
@@ -181,11 +181,11 @@ class RNN(Recurrence):
 
 def _run(cell: str, operation: type[Recurrence], inputs: Sequence[Tensor], kernel: str | None, **options: Any) -> tuple[Tensor, ...]:
     h0, batch_sizes = inputs[-1], options["batch_sizes"]
-    where = device_of(h0.data).partition(":")[0]
+    where = kind_of(device_of(h0.data))
     chosen = registry.choose(cell, T=len(batch_sizes), N=h0.shape[0], H=h0.shape[1], dtype=h0.dtype, device=where, kernel=kernel)
     if chosen.name == "unrolled":
         return operation.unrolled(*inputs, **options)
-    return operation.apply_all(*inputs, kernel=registry.load(cell, chosen.name), **options)
+    return operation.apply_all(*inputs, kernel=registry.load(cell, chosen.name, where), **options)
 
 
 def lstm(z: Tensor, w_hh: Tensor, h0: Tensor, c0: Tensor, batch_sizes: Array, kernel: str | None = None) -> tuple[Tensor, ...]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from minirnn.autograd import Function
-from minirnn.device import Array, array_module
+from minirnn.autograd import Function, is_recording
+from minirnn.device import Array, array_module, beside
+from minirnn.kernels import registry
 from minirnn.ops.broadcast import broadcast_to, fits
 from minirnn.ops.elementwise import where
 from minirnn.tensor import Axis, Tensor
@@ -113,17 +115,49 @@ class Standardize(Function):
         return by_y + by_r if by_y is not None and by_r is not None else by_y if by_r is None else by_r
 
 
+class LayerNorm(Function):
+    """y = n w + b, n = (x - mean) r, r = 1 / sqrt(var + eps) of each row        dx = r (g - mean g - n mean(g n)), g = dy w
+
+    x (S, D), w (D,), b (D,); dw = sum over rows of dy n, db = sum over rows of dy. Without w and b, n itself. One kernel in either
+    direction; where a gradient is differentiated again, it is made of primitive operations.
+    """
+
+    eps: float
+    statistics: tuple[Array, Array]  # the mean and r of each row, (S,) each
+
+    def forward(self, x: Array, w: Array | None = None, b: Array | None = None) -> Array:
+        y, *statistics = registry.fused("layer_norm", x).forward(x, w, b, self.eps)
+        self.statistics = statistics[0], statistics[1]
+        return y
+
+    def backward(self, dy: Tensor) -> Sequence[Tensor | None]:
+        x, *affine = self.inputs
+        if is_recording():
+            return self._recorded(dy, x, affine)
+        kernel, wanted = registry.fused("layer_norm", x.data), any(self.needs[1:])
+        found = kernel.backward(dy.data, x.data, affine[0].data if affine else None, *self.statistics, affine=wanted)
+        return [None if g is None else Tensor(g) for g in found[: len(self.inputs)]]
+
+    def _recorded(self, dy: Tensor, x: Tensor, affine: Sequence[Tensor]) -> Sequence[Tensor | None]:
+        n, r = Standardize.apply_all(x, axes=(1,), eps=self.eps)
+        g = dy * affine[0] if affine else dy
+        dx = r * (g - mean(g, 1, keepdims=True) - n * mean(g * n, 1, keepdims=True))
+        return [dx, (dy * n).sum(0), dy.sum(0)] if affine else [dx]
+
+
 def _finite_max(xp: Any, x: Array, axes: tuple[int, ...]) -> Array:
-    """The largest real part over `axes`; 0 where it is not finite, so that x less it is never inf - inf."""
-    top = x.real.max(axes, keepdims=True, initial=-xp.inf)
+    """The largest real part over `axes`; 0 where it is not finite, or there is none, so that x less it is never inf - inf."""
+    if not math.prod(x.shape[k] for k in axes):
+        return xp.zeros(tuple(1 if k in axes else n for k, n in enumerate(x.shape)), x.real.dtype)
+    top = x.real.max(axes, keepdims=True)
     return xp.where(xp.isfinite(top), top, 0)
 
 
 def _check_mask(name: str, x: Tensor, mask: Array) -> Array:
-    """`mask`, which is boolean: weights that were taken for one would silently mean something else."""
+    """`mask` beside x. It is boolean: weights that were taken for one would silently mean something else."""
     if mask.dtype != bool or not fits(mask.shape, x.shape):
         raise ValueError(f"{name}: mask must be boolean, of a shape that broadcasts to x {x.shape}, got {mask.dtype} {mask.shape}")
-    return mask
+    return beside(mask, x.data)
 
 
 def _axes(name: str, x: Tensor, axis: Axis) -> tuple[int, ...]:
@@ -157,6 +191,7 @@ def mean(x: Tensor, axis: Axis = None, keepdims: bool = False, *, mask: Array | 
         if not count:
             raise ValueError(f"mean: there is nothing to average over axis {axis} of x {x.shape}")
         return sum(x, axes, keepdims) / count
+    mask = _check_mask("mean", x, mask)
     total = sum(x, axes, keepdims, mask=mask)
     counts = array_module(x.data).broadcast_to(mask, x.shape).sum(axes, keepdims=keepdims)
     return total / Tensor(counts.clip(1).astype(x.dtype))
@@ -211,6 +246,10 @@ def layer_norm(
     for name, parameter in (("weight", weight), ("bias", bias)):
         if parameter is not None and parameter.shape != shape:
             raise ValueError(f"layer_norm: {name} must have the shape {shape} that is normalised, got {parameter.shape}")
-    y, _ = Standardize.apply_all(x, axes=tuple(range(ahead, x.ndim)), eps=eps)
-    y = y if weight is None else y * weight
-    return y if bias is None else y + bias
+    D = math.prod(shape)
+    rows = x.reshape((math.prod(x.shape[:ahead]), D))
+    if weight is None:
+        y = LayerNorm.apply(rows, eps=eps).reshape(x.shape)
+        return y if bias is None else y + bias
+    bias = Tensor(array_module(x.data).zeros(shape, x.dtype)) if bias is None else bias
+    return LayerNorm.apply(rows, weight.reshape((D,)), bias.reshape((D,)), eps=eps).reshape(x.shape)

@@ -36,7 +36,7 @@ class Adam(Optimizer):
         if not all(0 <= beta < 1 for beta in group["betas"]):
             raise ValueError(f"{type(self).__name__}: betas must be in [0, 1), got {group['betas']}")
 
-    def update(self, p: Parameter, grad: Array, state: dict[str, Any], group: Mapping[str, Any], scale: float) -> None:
+    def update(self, p: Parameter, grad: Array, state: dict[str, Any], group: Mapping[str, Any], scale: float | Array) -> None:
         if not state:
             zeros_like = array_module(p.data).zeros_like
             state.update(t=0, m=zeros_like(p.data), v=zeros_like(p.data))

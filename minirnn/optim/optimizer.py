@@ -10,7 +10,8 @@ import numpy as np
 
 from minirnn.device import Array, array_module, to_device
 from minirnn.nn.module import Parameter
-from minirnn.nn.utils import grad_norm, nonfinite_message
+from minirnn.nn.utils import Norm, grad_norm, nonfinite_message
+from minirnn.tensor import Tensor
 
 
 class Optimizer:
@@ -55,8 +56,11 @@ class Optimizer:
             if group[option] < 0:
                 raise ValueError(f"{type(self).__name__}: {option} must not be negative, got {group[option]}")
 
-    def update(self, p: Parameter, grad: Array, state: dict[str, Any], group: Mapping[str, Any], scale: float) -> None:
-        """Change p.data and `state` (empty at first) for the gradient scale * grad; `grad` is only read."""
+    def update(self, p: Parameter, grad: Array, state: dict[str, Any], group: Mapping[str, Any], scale: float | Array) -> None:
+        """Change p.data and `state` (empty at first) for the gradient scale * grad; `grad` is only read.
+
+        A `scale` on the device is an array without axes; where it is not finite no number changes.
+        """
         raise NotImplementedError
 
     @property
@@ -77,19 +81,28 @@ class Optimizer:
         for _, p in self.named_parameters():
             p.grad = None
 
-    def step(self, max_norm: float | None = None) -> float | None:
+    def step(self, max_norm: float | None = None) -> Norm | None:
         """Update every parameter that has a gradient.
 
         With `max_norm` the gradients count as if `clip_grad_norm_` had been called before, at the cost of no extra pass to scale
         them; returns the norm that they have. Raises FloatingPointError, with nothing changed, where that is not finite.
+
+        On a device the host does not wait for the norm: it comes back as a Tensor without axes, which float() reads. Where it is not finite
+        the device leaves parameters and state as they are (the number of steps that Adam keeps has gone up), and nothing is raised: whoever
+        reads the norm tells.
         """
-        norm, scale = None, 1.0
+        norm: Norm | None = None
+        scale: float | Array = 1.0
         if max_norm is not None:
             named = self.named_parameters()
             norm = grad_norm(p for _, p in named)
-            if not math.isfinite(norm):
+            if isinstance(norm, Tensor):
+                xp = array_module(norm.data)
+                scale = xp.where(xp.isfinite(norm.data), xp.minimum(max_norm / (norm.data + 1e-6), 1), xp.nan)
+            elif not math.isfinite(norm):
                 raise FloatingPointError(f"{type(self).__name__}.step: {nonfinite_message(named, norm)}")
-            scale = min(1.0, max_norm / (norm + 1e-6))
+            else:
+                scale = min(1.0, max_norm / (norm + 1e-6))
         for group in self.param_groups:
             for key, p in group["params"]:
                 if p.grad is not None:

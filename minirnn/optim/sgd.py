@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from minirnn.device import Array
+from minirnn.device import Array, array_module
 from minirnn.nn.module import Parameter
 from minirnn.optim.optimizer import Optimizer
 
@@ -37,7 +37,10 @@ class SGD(Optimizer):
         if group["nesterov"] and (group["momentum"] <= 0 or group["dampening"] != 0):
             raise ValueError("SGD: nesterov needs momentum > 0 and dampening = 0")
 
-    def update(self, p: Parameter, grad: Array, state: dict[str, Any], group: Mapping[str, Any], scale: float) -> None:
+    def update(self, p: Parameter, grad: Array, state: dict[str, Any], group: Mapping[str, Any], scale: float | Array) -> None:
+        if not isinstance(scale, float):
+            self._update_on_device(p, grad, state, group, scale)
+            return
         g = grad if scale == 1 else grad * scale
         if group["weight_decay"]:
             g = g + group["weight_decay"] * p.data
@@ -49,3 +52,13 @@ class SGD(Optimizer):
                 state["b"] = g.copy()
             g = g + group["momentum"] * state["b"] if group["nesterov"] else state["b"]
         p.data -= group["lr"] * g
+
+    def _update_on_device(self, p: Parameter, grad: Array, state: dict[str, Any], group: Mapping[str, Any], scale: Array) -> None:
+        """The same, where the device alone knows the scale and decides whether anything changes; a first step that does not leaves b 0."""
+        xp = array_module(grad)
+        finite = xp.isfinite(scale)
+        before, b = p.data.copy(), state["b"].copy() if state else xp.zeros_like(grad)
+        self.update(p, grad * scale.astype(grad.dtype), state, group, 1.0)
+        p.data[...] = xp.where(finite, p.data, before)
+        if state:
+            state["b"] = xp.where(finite, state["b"], b)

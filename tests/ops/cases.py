@@ -14,6 +14,7 @@ import numpy as np
 from minirnn import checkpoint, ops
 from minirnn.autograd import Function
 from minirnn.checkpointing import _Checkpoint
+from minirnn.device import beside
 from minirnn.kernels import load
 from minirnn.ops import broadcast, conv, elementwise, indexing, kalman, latent, linalg, loss, recurrence, reduction, shape
 from minirnn.tensor import Tensor
@@ -116,6 +117,7 @@ CASES: dict[type[Function], list[Case]] = {
         Case(lambda x: ops.clip(x, -0.2, 0.11), [apart(8)]),
     ],
     elementwise.Where: [Case(lambda a, b: ops.where(MASK, a, b), [normal(3, 4), normal(4)])],
+    elementwise.Dropout: [Case(lambda x: ops.dropout(x, 0.4, rng=7), [normal(3, 5)])],
     elementwise.Cast: [Case(lambda x: x.to(np.longdouble).to(np.float64), [normal(3)], analytic=False, float32=False)],
     elementwise.ToDevice: [Case(lambda x: elementwise.ToDevice.apply(x, option="cpu"), [normal(3)])],
     # arrangement
@@ -137,11 +139,15 @@ CASES: dict[type[Function], list[Case]] = {
     reduction.LogSoftmax: [Case(lambda x: ops.log_softmax(x, 1), [normal(3, 4)])],
     reduction.Standardize: [
         Case(lambda x: reduction.Standardize.apply_all(x, axes=(1, 2), eps=1e-5), [normal(2, 3, 2)]),
+    ],
+    reduction.LayerNorm: [
         Case(lambda x, w, b: ops.layer_norm(x, 4, w, b), [normal(3, 4), normal(4), normal(4, seed=1)]),
+        Case(lambda x, w: ops.layer_norm(x, (3, 2), w), [normal(2, 2, 3, 2), normal(3, 2)]),
+        Case(lambda x: ops.layer_norm(x, 4), [normal(3, 4)]),
     ],
     # picking
     indexing.GetItem: [Case(lambda x: x[1:, ::-2, None], [normal(3, 4)]), Case(lambda x: x[IDS, 1], [normal(4, 3)])],
-    indexing.PutItem: [Case(lambda x: indexing.PutItem.apply(x, index=(IDS,), shape=(4, 2)), [normal(5, 2)])],
+    indexing.PutItem: [Case(lambda x: indexing.PutItem.apply(x, index=(beside(IDS, x.data),), shape=(4, 2), unique=False), [normal(5, 2)])],
     indexing.TakeRows: [Case(lambda w: ops.take_rows(w, IDS), [normal(4, 3)])],
     indexing.PutRows: [Case(lambda x: ops.put_rows(x, IDS, 4), [normal(5, 2)]), Case(lambda x: ops.put_rows(x, IDS, 4), [normal(5)])],
     indexing.TakeAlongAxis: [Case(lambda x: ops.take_along_axis(x, ALONG, 1), [normal(2, 4)])],
