@@ -16,10 +16,12 @@ import numpy as np
 
 from minirnn import optim
 from minirnn.autograd import no_grad
+from minirnn.device import numbers, on_host
 from minirnn.diagnostics import AnomalyError, detect_anomaly
 from minirnn.errors import MinirnnError
 from minirnn.nn import Module
 from minirnn.random import generator
+from minirnn.tensor import Tensor
 from minirnn.training.averaging import WeightAverage
 from minirnn.training.checkpoint import Arrays, Run, TrainingState, part
 from minirnn.training.progress import Progress, Silent
@@ -155,20 +157,42 @@ class Trainer:
             self._log()
 
     def _descend(self, batch: Any) -> tuple[float, float]:
-        """A step of the optimiser: the loss before it, and the gradient's norm. Nothing has changed yet where it raises."""
+        """A step of the optimiser: the loss before it, and the gradient's norm. No weight has changed yet where it raises."""
         state, before = self.state, self._random()
         loss = self.task.loss(batch, state.step)
-        value = loss.item()
+        self.optimizer.lr = learning_rate(self.options, state.step, self._spent(), state.lr_scale)
+        value, norm = self._step(loss) if on_host(loss.data) else self._step_on_device(loss)
         if not math.isfinite(value):
             raise NonFiniteError(self._explain(batch, before, f"the loss is {value}"))
-        loss.backward()
-        self.optimizer.lr = learning_rate(self.options, state.step, self._spent(), state.lr_scale)
-        try:
-            norm = self.optimizer.step(max_norm=self.options.clip or math.inf) or 0.0
-        except FloatingPointError as error:
-            raise NonFiniteError(self._explain(batch, before, "the gradient is not finite")) from error
+        if not math.isfinite(norm):
+            raise NonFiniteError(self._explain(batch, before, "the gradient is not finite"))
         self.optimizer.zero_grad()
         return value, norm
+
+    def _step(self, loss: Tensor) -> tuple[float, float]:
+        """The loss and the norm as numbers; a step has been taken if both are finite."""
+        value = loss.item()
+        if not math.isfinite(value):
+            return value, math.nan
+        loss.backward()
+        try:
+            return value, float(self.optimizer.step(max_norm=self._largest_norm()) or 0.0)
+        except FloatingPointError:
+            return value, math.nan
+
+    def _step_on_device(self, loss: Tensor) -> tuple[float, float]:
+        """The same where work is queued: the host waits once, at the end, for both numbers together.
+
+        Until then only the device knows whether they are finite. The optimiser leaves everything as it is where the norm is not; a loss
+        that is not makes the gradient NaN by its seed, 1 + 0 loss.
+        """
+        loss.backward(loss.detach() * 0 + 1)
+        norm = self.optimizer.step(max_norm=self._largest_norm())
+        value, length = numbers(loss.data, norm.data if isinstance(norm, Tensor) else np.array(norm or 0.0))
+        return value, length
+
+    def _largest_norm(self) -> float:
+        return self.options.clip or math.inf
 
     def _validate(self) -> None:
         state, began = self.state, self.clock()
