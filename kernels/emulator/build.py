@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -131,18 +132,22 @@ def _built(unit: str, options: tuple[str, ...]) -> Path:
 
 
 def _compile_in(work: Path, unit: str, options: tuple[str, ...]) -> None:
-    """The kernels are instrumented by the sanitizers, the runtime beneath them is not: it switches stacks under their feet."""
     (work / "unit.cpp").write_text(unit)
-    sanitizers = [option for option in options if option.startswith("-fsanitize")]
     include = [f"-I{HERE / 'include'}", f"-I{HERE}"]
-    for command in (
-        [compiler(), "-c", *options, *_FLAGS, *include, str(work / "unit.cpp"), "-o", str(work / "unit.o")],
-        [compiler(), "-c", "-O2", *_FLAGS, *include, str(HERE / "runtime.cpp"), "-o", str(work / "runtime.o")],
-        [compiler(), "-shared", *sanitizers, str(work / "unit.o"), str(work / "runtime.o"), "-o", str(work / "library.so")],
-    ):
-        result = subprocess.run(command, capture_output=True, text=True)
-        if result.returncode:
-            raise EmulatorError("the C++ compiler refused the kernel:\n" + result.stderr[:6000])
+    command = [compiler(), "-shared", *options, *_FLAGS, *include, str(work / "unit.cpp"), "-o", str(work / "library.so")]
+    result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode:
+        raise EmulatorError("the C++ compiler refused the kernel:\n" + result.stderr[:6000])
+
+
+@cache
+def _runtime() -> ctypes.CDLL:
+    """What runs beneath the kernels of all libraries, for all of them to link with. Sanitizers instrument the kernels and not this: it
+    switches stacks under their feet."""
+    return ctypes.CDLL(str(_built((HERE / "runtime.cpp").read_text(), ("-O2",))), mode=ctypes.RTLD_GLOBAL)
+
+
+_running = threading.Lock()  # one launch at a time: the runtime has one scheduler
 
 
 class Address(int):
@@ -160,8 +165,8 @@ class Library(Mapping[str, "Kernel"]):
 
     def __init__(self, path: Path, symbols: Mapping[str, str], bounds: Mapping[str, str | None]) -> None:
         self.path, self._symbols, self._bounds = path, symbols, bounds
+        self._launch = _runtime().emu_launch
         self._loaded = ctypes.CDLL(str(path))
-        self._launch = self._loaded.emu_launch
         void, size = ctypes.c_void_p, ctypes.c_size_t
         self._launch.argtypes = [void, void, void, size, ctypes.c_int, ctypes.c_uint64, ctypes.c_int, ctypes.c_char_p, size]
 
@@ -212,7 +217,9 @@ class Kernel:
         sizes = (ctypes.c_uint * 6)(*grid, *block)
         message = ctypes.create_string_buffer(1024)
         description = ctypes.addressof(self._description)
-        if self._launch(description, pointers, sizes, shared_memory, int(cooperative), seed, int(flush), message, len(message)):
+        with _running:
+            failed = self._launch(description, pointers, sizes, shared_memory, int(cooperative), seed, int(flush), message, len(message))
+        if failed:
             raise EmulatorError(f"{self.name}: {message.value.decode()}")
 
     def _slot(self, i: int, argument: Any) -> int:

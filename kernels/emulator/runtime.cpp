@@ -42,12 +42,16 @@ struct Thread {
 struct Warp { std::vector<Thread*> t; };
 struct Shared { const char* name; int line; char* p; size_t bytes; };
 struct Block { uint3 bid; std::vector<Thread> t; std::vector<Warp> w; Shared sh[64]; int nsh = 0; char* arena = nullptr; size_t used = 0; int vote_result[3]; unsigned alive = 0, epoch = 0; char obj[2]; };
+struct Fiber { char* stack; void* tsan; };
 struct Launch {
-  const Kernel* k; void** args; size_t dyn, arena; int coop; uint64_t rng; int order; std::vector<Block*> blocks; std::vector<char*> stacks;
+  const Kernel* k; void** args; size_t dyn, arena; int coop; uint64_t rng; int order; std::vector<Block*> blocks; std::vector<Fiber> used;
   unsigned nthreads, nlive, epoch = 0; char tsan_start, tsan_grid[2], tsan_end; bool failed = false; char err[1024] = ""; uint64_t steps = 0;
 };
 static Launch* L; static Thread* cur; static void* main_sp; static void* main_tsan; static void* main_fake; static const void* main_bottom; static size_t main_size;
 static size_t STACK = 1 << 16; static std::vector<char*> pool; static bool tsan, asan;
+// For TSan a fiber serves one thread of a launch, or that thread's accesses would come before those of the next. Making one takes half a
+// millisecond, so launches pass them on, as many as some GB of its memory can hold.
+static std::vector<Fiber> fibers; static const size_t FIBERS = 2048;
 extern "C" { uint3 emu_tid, emu_bid; Dims emu_dims; uint64_t emu_steps; }
 
 static uint64_t rnd() { uint64_t& x = L->rng; x ^= x << 13; x ^= x >> 7; x ^= x << 17; return x; }
@@ -75,12 +79,13 @@ static void entry() {
 static void resume(Thread* t) {
   if (!t->stack) {
     if (!tsan && !pool.empty()) { t->stack = pool.back(); pool.pop_back(); if (asan) __asan_unpoison_memory_region(t->stack, STACK); }
+    else if (tsan && !fibers.empty()) { t->stack = fibers.back().stack; t->tsan = fibers.back().tsan; fibers.pop_back(); }
     else { t->stack = (char*)mmap(nullptr, STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0); if (t->stack == MAP_FAILED) { t->stack = nullptr; snprintf(L->err, sizeof L->err, "out of fiber stacks"); L->failed = true; return; }
            mprotect(t->stack, 4096, PROT_NONE); }
     void** p = (void**)(t->stack + STACK) - 1; *p = nullptr; *--p = (void*)entry;   // at entry rsp = 8 mod 16, as after a call
     for (int i = 0; i < 6; ++i) *--p = nullptr;
     t->sp = p;
-    if (tsan) t->tsan = __tsan_create_fiber(0);
+    if (tsan && !t->tsan) t->tsan = __tsan_create_fiber(0);
   }
   cur = t; emu_tid = t->tid; emu_bid = t->blk->bid; ++L->steps;
   if (tsan) __tsan_switch_to_fiber(t->tsan, 1);
@@ -88,8 +93,12 @@ static void resume(Thread* t) {
   emu_switch(&main_sp, t->sp);
   if (asan) __sanitizer_finish_switch_fiber(main_fake, nullptr, nullptr);
   if (t->st == DONE) {
-    if (tsan) { __tsan_destroy_fiber(t->tsan); L->stacks.push_back(t->stack); } else pool.push_back(t->stack);
-    t->stack = nullptr;
+    if (tsan) {
+      bool keep = L->used.size() < FIBERS;
+      if (!keep) __tsan_destroy_fiber(t->tsan);
+      L->used.push_back({t->stack, keep ? t->tsan : nullptr});
+    } else pool.push_back(t->stack);
+    t->stack = nullptr; t->tsan = nullptr;
   }
   cur = nullptr;
 }
@@ -163,6 +172,7 @@ static Block* make_block(uint3 bid, dim3 bd) {
   }
   b->arena = (char*)aligned_alloc(128, (L->arena + 127) / 128 * 128); memset(b->arena, 0xFF, L->arena);
   if (asan) { __asan_poison_memory_region(b->arena, L->arena); char* d = b->arena + L->arena - (L->dyn + 15) / 16 * 16 - RED; __asan_unpoison_memory_region(d, L->dyn); }
+  if (tsan) __tsan_release(&L->tsan_start);   // what was written here comes before all that its threads do
   return b;
 }
 static void check_red(Block* b) {                                     // (with ASan the red zones are poisoned instead)
@@ -244,7 +254,11 @@ int emu_launch(const Kernel* k, void** args, const unsigned* d, size_t dyn, int 
     for (Thread& t : b->t) if (t.stack) { if (tsan && t.tsan) __tsan_destroy_fiber(t.tsan); munmap(t.stack, STACK); }
     free(b->arena); delete b;
   }
-  for (char* s : l.stacks) munmap(s, STACK);
+  for (Fiber& f : l.used) {
+    if (f.tsan && fibers.size() < FIBERS) { fibers.push_back(f); continue; }
+    if (f.tsan) __tsan_destroy_fiber(f.tsan);
+    munmap(f.stack, STACK);
+  }
   return l.failed;
 }
 }
