@@ -7,7 +7,7 @@ It answers to the names that the real CuPy has (`cupy_names.json`), takes the pa
 refuses: an implicit conversion to NumPy, an array of the host among those of the device, a wrong type in a launch. NumPy does the arithmetic; kernels
 of RawModule and RawKernel are compiled by the C++ compiler and run thread by thread. Importing it compiles nothing.
 
-What is not CuPy's: `counting()`, `log`, `device_properties()`, `schedule()` and `installed()`.
+What is not CuPy's: `counting()`, `launches`, `device_properties()`, `schedule()` and `installed()`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 
 from minirnn.kernels.emulator import arrays, functions, names
-from minirnn.kernels.emulator.counts import Counts, counting, log
+from minirnn.kernels.emulator.counts import Counts, counting
+from minirnn.kernels.emulator.counts import log as launches
 from minirnn.kernels.emulator.device import MemoryPool, device_properties
 from minirnn.kernels.emulator.launch import RawKernel, RawModule, schedule
 from minirnn.kernels.emulator.namespaces import cuda, linalg, lookup, random
@@ -38,8 +39,8 @@ __all__ = [
     "get_default_memory_pool",
     "installed",
     "is_available",
+    "launches",
     "linalg",
-    "log",
     "ndarray",
     "random",
     "schedule",
