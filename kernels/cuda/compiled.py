@@ -10,22 +10,23 @@ list the kernels and dtypes that there are. Named files or architectures are rep
 from __future__ import annotations
 
 import argparse
+import importlib
+import inspect
 import re
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 from minirnn.kernels.cuda import source, without_driver
 from minirnn.kernels.cuda.resources import REGISTERS, Resources, float64_instructions, launch_bounds, parse, shared_in
 
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
-BFLOAT16_SINCE = 80
 TABLE = source.KERNELS / "COMPILED.md"
 LARGEST_BLOCK = 1024  # of any architecture here: what a kernel without launch bounds may be launched with
-NEITHER = "sm_75 has no bfloat16 instructions"
 
 Listed = set[tuple[str, str, str]]  # file, kernel, dtype
 
@@ -76,19 +77,15 @@ def compile_source(file: str, text: str, options: Sequence[str], dtype: str, arc
             yield Compiled(file, kernel, dtype, architecture, threads[kernel], float64, resources)
 
 
-def compile_numba(file: str, kernel: str, dtype: str, function: Any, signature: Any, architectures: Iterable[int]) -> Iterator[Compiled]:
-    """A Numba-CUDA kernel: compiled to PTX by numba-cuda, and by ptxas from there on."""
+def compile_numba(file: str, kernel: str, dtype: str, architectures: Iterable[int]) -> Iterator[Compiled]:
+    """A Numba-CUDA kernel of a file below kernels/: compiled to PTX by numba-cuda, and by ptxas from there on."""
+    module = importlib.import_module("minirnn.kernels." + file.removesuffix(".py").replace("/", "."))
+    function = getattr(module, kernel).py_func
     for architecture in architectures:
-        code = without_driver.numba_ptx(function, signature, architecture)
+        code = without_driver.numba_ptx(function, signature_of(function, dtype), architecture)
         (resources,) = parse(without_driver.assemble(code, architecture)).values()
-        (threads,) = launch_bounds(code).values()
-        yield Compiled(
-            file, kernel, dtype, architecture, threads, sum(float64_instructions(code).values()), resources.with_shared(shared_in(code))
-        )
-
-
-def supports(dtype: str, architecture: int) -> bool:
-    return dtype != "bfloat16" or architecture >= BFLOAT16_SINCE
+        float64 = sum(float64_instructions(code).values())
+        yield Compiled(file, kernel, dtype, architecture, module.THREADS, float64, resources.with_shared(shared_in(code)))
 
 
 def listed_in_sources(files: Sequence[str] = ()) -> Listed:
@@ -99,7 +96,7 @@ def listed_in_sources(files: Sequence[str] = ()) -> Listed:
         for kernel in re.findall(r"__global__\s+void\s+(?:__launch_bounds__\s*\([^)]*\)\s*)?(\w+)\s*\(", source.read(unit.path))
         for dtype in unit.dtypes
     }
-    found |= {(file, kernel, dtype) for file, kernel, dtype, _, _ in numba_kernels()}
+    found |= {(file, kernel, dtype) for file, kernels in numba_files().items() for kernel in kernels for dtype in source.REAL}
     return {entry for entry in found if not files or entry[0] in files}
 
 
@@ -116,32 +113,57 @@ def listed_in(table: str) -> Listed:
     return found
 
 
-def numba_kernels() -> Iterator[tuple[str, str, str, Any, Any]]:
-    """Every Numba-CUDA kernel: its file, its name, a dtype, the Python function, and the types of its arguments."""
-    yield from ()
+def numba_files() -> dict[str, list[str]]:
+    """Every file with Numba-CUDA kernels, below kernels/, and their names."""
+    kernel = re.compile(r"^@cuda\.jit\ndef (\w+)\(", re.MULTILINE)
+    files = sorted([*source.KERNELS.glob("*/numba_cuda.py"), source.KERNELS / "cuda" / "numba_rows.py"])
+    found = {str(path.relative_to(source.KERNELS)): kernel.findall(path.read_text()) for path in files}
+    return {file: kernels for file, kernels in found.items() if kernels}
+
+
+def signature_of(function: Callable[..., Any], dtype: str) -> str:
+    """The types of a Numba-CUDA kernel's arguments, from its docstring and its annotations.
+
+    A line `name  (S, H)  ...` of the docstring makes an argument an array, of `dtype` unless the line says int32; bool and int are scalars.
+    """
+    arrays = {}
+    for line in (function.__doc__ or "").splitlines():
+        documented = re.match(r"\s+(\w+(?:, \w+)*)\s{2,}\(([^)]*)\)(.*)", line)
+        if documented:
+            dimensions = len([part for part in documented[2].split(",") if part.strip()])
+            kind = "int32" if "int32" in documented[3] else dtype
+            for name in documented[1].split(", "):
+                arrays[name] = f"{kind}[{':, ' * (dimensions - 1)}::1]"
+    scalars = {"int": "int64", "bool": "boolean"}
+    types = []
+    for name, parameter in inspect.signature(function).parameters.items():
+        if name not in arrays and parameter.annotation not in scalars:
+            raise ValueError(f"{function.__name__}: the docstring says no shape for {name}")
+        types.append(arrays.get(name) or scalars[parameter.annotation])
+    return f"void({', '.join(types)})"
 
 
 def everything(files: Sequence[str], architectures: Sequence[int], failed: list[str]) -> Iterator[Compiled]:
     """All kernels of these files (none: of all), for every dtype and architecture; what does not compile is added to `failed`."""
     for unit in source.UNITS:
         for dtype in unit.dtypes if not files or unit.path in files else ():
-            able = [architecture for architecture in architectures if supports(dtype, architecture)]
             try:
-                yield from compile_unit(unit.path, dtype, able)
+                yield from compile_unit(unit.path, dtype, architectures)
             except Exception as error:  # CuPy's own class, which cannot be imported without CuPy
                 failed.append(f"{unit.path} ({dtype}) does not compile: {first_error(error)}")
-    for file, kernel, dtype, function, signature in numba_kernels():
-        if files and file not in files:
-            continue
-        try:
-            yield from compile_numba(file, kernel, dtype, function, signature, architectures)
-        except Exception as error:  # Numba's, or ptxas
-            failed.append(f"{file}: {kernel} ({dtype}) does not compile: {first_error(error)}")
+    for file, kernels in numba_files().items():
+        for kernel, dtype in product(kernels if not files or file in files else (), source.REAL):
+            try:
+                yield from compile_numba(file, kernel, dtype, architectures)
+            except Exception as error:  # Numba's, or ptxas
+                failed.append(f"{file}: {kernel} ({dtype}) does not compile: {first_error(error)}")
 
 
 def first_error(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return next((line for line in lines if "error" in line.lower()), lines[0] if lines else type(error).__name__)
+    """What a compiler complained of first, in one line: NVRTC's first error, or the beginning of what Numba says."""
+    text = re.sub(r"\x1b\[[\d;]*m", "", str(error))  # Numba's colours
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return next((line for line in lines if ": error: " in line), " ".join(lines[:2])) or type(error).__name__
 
 
 def markdown(compiled: Sequence[Compiled]) -> str:
@@ -176,7 +198,8 @@ Numba-CUDA kernels through numba-cuda and ptxas ({", ".join(f"{name} {version}" 
 Below sm_NN stand registers per thread. *threads* is the largest block that a kernel was compiled for; registers times threads stay within
 the {REGISTERS:,} of a multiprocessor. *shared* is static shared memory in bytes: what a plan keeps of `w_hh` comes on top at the launch,
 and `minirnn explain` says how much. *spilled* and *local* are bytes per thread, *float64* counts instructions: the most of all
-architectures. A dash stands where a dtype is not compiled: {NEITHER}."""
+architectures. Every dtype is compiled for every architecture; sm_75 multiplies float16 on its tensor cores 8 numbers at a time, and
+bfloat16, of which its tensor cores know nothing, on CUDA cores."""
 
 
 def _row(kernel: str, dtype: str, by_architecture: dict[int, Compiled], architectures: Sequence[int]) -> str:
