@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minirnn.kernels import explain
+from minirnn.kernels.availability import missing
 from minirnn.kernels.cuda import predict
-from minirnn.kernels.cuda.devices import A100, BARRIER, H100, LAUNCH, PUBLISHED, RTX_4090
+from minirnn.kernels.cuda.devices import A100, BARRIER, H100, LAUNCH, PUBLISHED, RTX_4090, here
 from minirnn.kernels.cuda.explain import blocks_of, describe
 from minirnn.kernels.cuda.plan import plan
 from minirnn.kernels.cuda.predict import DIRECTIONS, Blocks, Layer, Step, parts, persistent, stepwise
@@ -143,3 +144,15 @@ def test_an_explanation_says_why_the_persistent_form_was_not_taken() -> None:
 def test_an_unknown_device_is_named() -> None:
     with pytest.raises(ValueError, match='explain: device must be "cuda", "emulated" or one of H100, A100, RTX 4090, got \'abacus\''):
         describe("lstm", 1, 1, 1, 1, "float32", "abacus")
+
+
+@pytest.mark.skipif(missing("emulated") is not None, reason="needs what the emulator needs")
+def test_a_device_is_read_anew_where_it_can_change() -> None:
+    from minirnn.kernels.emulator import device, stand_in
+
+    with device.device_properties(multiprocessors=132, shared_memory=227 * 1024, compute_capability="90"):
+        found = here(stand_in)
+        assert (found.multiprocessors, found.shared_per_block, found.shared_per_multiprocessor) == (132, 227 * 1024, 228 * 1024)
+        assert found.compute_capability == (9, 0)
+    assert here(stand_in).multiprocessors == device.Properties().multiprocessors
+    assert here(stand_in).float32 is None
