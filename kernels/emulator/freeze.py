@@ -25,6 +25,7 @@ def main() -> None:
         "module": dict(_names(cupy)),
         "linalg": dict(_names(cupy.linalg)),
         "random": dict(_names(cupy.random)),
+        "stride_tricks": dict(_names(cupy.lib.stride_tricks)),
         "cuda": {name: None for name, _ in _names(cupy.cuda)},
         "ndarray": dict(_methods(cupy.ndarray)),
         "Generator": dict(_methods(cupy.random.Generator)),

@@ -1,4 +1,4 @@
-"""The modules inside the stand-in: `linalg`, `random` and `cuda`; and how a name is looked up in any of them."""
+"""The modules inside the stand-in: `linalg`, `lib`, `random` and `cuda`; and how a name is looked up in any of them."""
 
 from __future__ import annotations
 
@@ -86,6 +86,14 @@ def _of_one(function: Callable[..., Any]) -> Callable[[Any], Any]:
         )
 
     return call
+
+
+def _sliding_window_view(x: Any, window_shape: Any, axis: Any = None, *, subok: bool = False, writeable: bool = False) -> Any:
+    return x._view(np.lib.stride_tricks.sliding_window_view(x._array, window_shape, axis))
+
+
+class lib:
+    stride_tricks = Namespace("stride_tricks", np.lib.stride_tricks, {"sliding_window_view": _sliding_window_view})
 
 
 linalg = Namespace(

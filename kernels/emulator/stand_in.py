@@ -24,7 +24,7 @@ from minirnn.kernels.emulator.counts import Counts, counting
 from minirnn.kernels.emulator.counts import log as launches
 from minirnn.kernels.emulator.device import MemoryPool, device_properties
 from minirnn.kernels.emulator.launch import RawKernel, RawModule, schedule
-from minirnn.kernels.emulator.namespaces import cuda, linalg, lookup, random
+from minirnn.kernels.emulator.namespaces import cuda, lib, linalg, lookup, random
 from minirnn.kernels.emulator.translate import EmulatorError
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "installed",
     "is_available",
     "launches",
+    "lib",
     "linalg",
     "ndarray",
     "random",

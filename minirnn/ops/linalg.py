@@ -57,7 +57,8 @@ class Solve(Function):
     saves_output = True
 
     def forward(self, a: Array, b: Array) -> Array:
-        return self.xp.linalg.solve(a, b)
+        batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])  # CuPy solves no systems that broadcast
+        return self.xp.linalg.solve(*(self.xp.broadcast_to(x, batch + x.shape[-2:]) for x in (a, b)))
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, Tensor | None]:
         a, b = self.inputs
