@@ -70,7 +70,8 @@ struct Tile {
 
   __device__ static void multiply(const Real* w, const Real* x, int n, int K, unsigned char* region_of_warp) {
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    const int row_lane = (lane & 1) | (lane >> 3 & 2), column_lane = (lane >> 1 & 7) % COLUMN_LANES, k_lane = (lane >> 1 & 7) / COLUMN_LANES;
+    const int row_lane = (lane & 1) | (lane >> 3 & 2);
+    const int column_lane = (lane >> 1 & 7) % COLUMN_LANES, k_lane = (lane >> 1 & 7) / COLUMN_LANES;
     const bool whole = rows_start_at_vectors(x, K);
     const int chunks = (K + CHUNK * VECTOR - 1) / (CHUNK * VECTOR);
     Vector* staged = reinterpret_cast<Vector*>(region_of_warp);  // [ROWS][CHUNK + PAD]

@@ -25,6 +25,8 @@ STORED = (*REAL, "float16", "bfloat16")
 UNITS = (
     Unit("cuda/packed.cu", STORED),
     Unit("lstm/lstm.cu", STORED),
+    Unit("gru/gru.cu", STORED),
+    Unit("rnn/rnn.cu", STORED),
     Unit("embedding/embedding.cu", STORED),
     Unit("cross_entropy/cross_entropy.cu", STORED),
     Unit("adam/adam.cu", STORED),

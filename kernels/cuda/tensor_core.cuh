@@ -1,9 +1,9 @@
 // The product of slice.cuh on tensor cores, for storage of 16 bits with float sums.
 //
-// An instruction mma.m16n8k16 multiplies 16 rows of x by 8 rows of w over 16 k. The sum does not ask which k it is, as long as x and w agree,
-// so a lane takes 8 numbers in one piece, 16 bytes, where the layout of the instruction speaks of 4 pieces of 4 bytes: with t = lane % 4
-// the chunk's k = 8 t .. 8 t + 3 serve the first of two instructions and k = 8 t + 4 .. 8 t + 7 the second. x goes from L2 into registers
-// without a stop.
+// An instruction mma.m16n8k16 multiplies 16 rows of x by 8 rows of w over 16 k. The sum does not ask which k it is, as long as x and w
+// agree, so a lane takes 8 numbers in one piece, 16 bytes, where the layout of the instruction speaks of 4 pieces of 4 bytes: of a chunk of
+// 32 k, with t = lane % 4, k = 8 t .. 8 t + 3 serve the first of two instructions and k = 8 t + 4 .. 8 t + 7 the second. x goes from L2
+// into registers without a stop.
 #if defined(REAL_IS_FLOAT16) || (defined(REAL_IS_BFLOAT16) && (!defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800))
 #define TENSOR_CORES 1
 #else
@@ -53,7 +53,7 @@ struct Tile {
   __host__ __device__ static constexpr int stride(int K) { return (K + 63) / 64 * 64; }  // numbers from one row of w to the next
   __host__ __device__ static constexpr int region() { return SUMS * (int)sizeof(float); }  // bytes of a warp
 
-  // Of w[m][k]. The two halves of every 128 bytes are exchanged in odd rows, so that two rows that are read together lie in different banks.
+  // Of w[m][k]. Odd rows have the two halves of every 128 bytes exchanged: two rows that are read together lie in different banks.
   __device__ static int place(int m, int k, int K) { return m * stride(K) + (k ^ (m & 1) << 5); }
 
   __device__ static void multiply(const Real* w, const Real* x, int n, int K, unsigned char* region_of_warp) {

@@ -13,9 +13,9 @@
 //   Shared     its slice of w_hh for the whole sequence: forward the 4 units rows of its gates, backward its columns; see slice.cuh
 //   Registers  a tile of sums; then thread (r, u) owns unit u of row r of the tile
 //   Global     c_t, dc_t (N, H) Wide, read and written by the one thread that owns them
-//   Step       forward reads h_{t-1} (n H numbers, by each of the H / units blocks) and per unit z 4, c_t 1, and writes gates 4, c 1, c_t 1,
-//              h 1; backward reads dz_{t+1} (4 n H, by each) and per unit gates 4, c 1, c_{t-1} 1, dc_t 1, dh 1 (and dc 1), and writes
-//              dz 4, dc_t 1. 8 n H^2 operations either way; one grid barrier, none where one block holds all units
+//   Step       forward reads h_{t-1} (n H numbers, by each of the H / units blocks) and per unit z 4, c_t 1, and writes gates 4, c 1,
+//              c_t 1, h 1; backward reads dz_{t+1} (4 n H, by each) and per unit gates 4, c 1, c_{t-1} 1, dc_t 1, dh 1 (and dc 1), and
+//              writes dz 4, dc_t 1. 8 n H^2 operations either way; one grid barrier, none where one block holds all units
 //   Floor      the larger of 8 n H^2 operations at the device's rate, the slice read from shared memory, and x read from L2; plus a barrier
 
 #include <cooperative_groups.h>
@@ -24,15 +24,15 @@
 #include "../cuda/pointwise.cuh"
 #include "../cuda/slice.cuh"
 
-// One unit of one row, (1.2) to (1.7). `unit` is row H + j; a_* are the pre-activations of (1.1); c_before is c_{t-1} and what is returned c_t.
-__device__ __forceinline__ Wide forward_unit(Wide a_i, Wide a_f, Wide a_g, Wide a_o, Wide c_before, int row, int j, int H, Real* h, Real* c,
-                                             Real* gates) {
-  const Wide i = sigmoid(a_i);              // (1.2)
-  const Wide f = sigmoid(a_f);              // (1.3)
-  const Wide g = tangent(a_g);              // (1.4)
-  const Wide o = sigmoid(a_o);              // (1.5)
-  const Wide c_t = f * c_before + i * g;    // (1.6)
-  const Wide h_t = o * tangent(c_t);        // (1.7)
+// Unit j of one row, (1.2) to (1.7), from the pre-activations of (1.1) and c_{t-1}. Returns c_t.
+__device__ __forceinline__ Wide forward_unit(Wide a_i, Wide a_f, Wide a_g, Wide a_o, Wide c_before,  //
+                                             int row, int j, int H, Real* h, Real* c, Real* gates) {
+  const Wide i = sigmoid(a_i);            // (1.2)
+  const Wide f = sigmoid(a_f);            // (1.3)
+  const Wide g = tangent(a_g);            // (1.4)
+  const Wide o = sigmoid(a_o);            // (1.5)
+  const Wide c_t = f * c_before + i * g;  // (1.6)
+  const Wide h_t = o * tangent(c_t);      // (1.7)
   Real* gates_t = gates + at(row, 4 * H) + j;
   gates_t[0 * H] = narrow(i);
   gates_t[1 * H] = narrow(f);
@@ -43,20 +43,20 @@ __device__ __forceinline__ Wide forward_unit(Wide a_i, Wide a_f, Wide a_g, Wide 
   return c_t;
 }
 
-// One unit of one row, (2.2) to (2.9). dh_t, dc_t are what step t + 1 left, or dh_n, dc_n; what is returned is dc_{t-1}.
-__device__ __forceinline__ Wide backward_unit(Wide dh_t, Wide dc_t, Wide c_before, int row, int j, int H, const Real* gates, const Real* c,
-                                              const Real* dh, const Real* dc, Real* dz) {
+// Unit j of one row, (2.2) to (2.9), from the dh_t and dc_t of (2.1). Returns dc_{t-1}.
+__device__ __forceinline__ Wide backward_unit(Wide dh_t, Wide dc_t, Wide c_before, int row, int j, int H,  //
+                                              const Real* gates, const Real* c, const Real* dh, const Real* dc, Real* dz) {
   const size_t unit = at(row, H) + j;
   const Real* gates_t = gates + at(row, 4 * H) + j;
   const Wide i = widen(gates_t[0 * H]), f = widen(gates_t[1 * H]), g = widen(gates_t[2 * H]), o = widen(gates_t[3 * H]);
-  if (dh) dh_t += widen(dh[unit]);                          // (2.2)
-  if (dc) dc_t += widen(dc[unit]);                          // (2.3)
+  if (dh) dh_t += widen(dh[unit]);  // (2.2)
+  if (dc) dc_t += widen(dc[unit]);  // (2.3)
   const Wide tanh_c = tangent(widen(c[unit]));
-  const Wide da_o = dh_t * tanh_c * o * (1 - o);            // (2.4)
-  dc_t += dh_t * o * (1 - tanh_c * tanh_c);                 // (2.5)
-  const Wide da_i = dc_t * g * i * (1 - i);                 // (2.6)
-  const Wide da_f = dc_t * c_before * f * (1 - f);          // (2.7)
-  const Wide da_g = dc_t * i * (1 - g * g);                 // (2.8)
+  const Wide da_o = dh_t * tanh_c * o * (1 - o);    // (2.4)
+  dc_t += dh_t * o * (1 - tanh_c * tanh_c);         // (2.5)
+  const Wide da_i = dc_t * g * i * (1 - i);         // (2.6)
+  const Wide da_f = dc_t * c_before * f * (1 - f);  // (2.7)
+  const Wide da_g = dc_t * i * (1 - g * g);         // (2.8)
   Real* dz_t = dz + at(row, 4 * H) + j;
   dz_t[0 * H] = narrow(da_i);
   dz_t[1 * H] = narrow(da_f);
@@ -75,14 +75,18 @@ __device__ __forceinline__ Wide backward_unit(Wide dh_t, Wide dc_t, Wide c_befor
 // h_n      (N, H)     written, rows of the sequences that end here
 // start    first row of this step;  n  its rows;  going_on  rows of the step after, 0 after the last
 extern "C" __global__ void __launch_bounds__(256)
-lstm_step_forward(const Real* z, const Real* a, Wide* c_t, Real* h, Real* c, Real* gates, Real* h_n, int start, int n, int going_on, int H) {
+lstm_step_forward(const Real* z, const Real* a, Wide* c_t, Real* h, Real* c, Real* gates, Real* h_n,  //
+                  int start, int n, int going_on, int H) {
   const long long e = (long long)blockIdx.x * blockDim.x + threadIdx.x;
   if (e >= (long long)n * H) return;
   const int sequence = e / H, j = e % H, row = start + sequence;
   const Real* z_t = z + at(row, 4 * H) + j;
   const Real* a_t = a + at(sequence, 4 * H) + j;
-  c_t[e] = forward_unit(widen(z_t[0 * H]) + widen(a_t[0 * H]), widen(z_t[1 * H]) + widen(a_t[1 * H]), widen(z_t[2 * H]) + widen(a_t[2 * H]),
-                        widen(z_t[3 * H]) + widen(a_t[3 * H]), c_t[e], row, j, H, h, c, gates);
+  const Wide a_i = widen(z_t[0 * H]) + widen(a_t[0 * H]);
+  const Wide a_f = widen(z_t[1 * H]) + widen(a_t[1 * H]);
+  const Wide a_g = widen(z_t[2 * H]) + widen(a_t[2 * H]);
+  const Wide a_o = widen(z_t[3 * H]) + widen(a_t[3 * H]);
+  c_t[e] = forward_unit(a_i, a_f, a_g, a_o, c_t[e], row, j, H, h, c, gates);
   if (sequence >= going_on) h_n[e] = h[at(row, H) + j];
 }
 
@@ -97,8 +101,8 @@ lstm_step_forward(const Real* z, const Real* a, Wide* c_t, Real* h, Real* c, Rea
 // dz       (S, 4H)    written, rows of this step
 // start    first row of this step;  before  first row of the step before, -1 where c0 is before;  n  rows of this step
 extern "C" __global__ void __launch_bounds__(256)
-lstm_step_backward(const Real* gates, const Real* c, const Real* c0, const Real* dh, const Real* dc, const Real* dh_t, Wide* dc_t, Real* dz,
-                   int start, int before, int n, int H) {
+lstm_step_backward(const Real* gates, const Real* c, const Real* c0, const Real* dh, const Real* dc, const Real* dh_t, Wide* dc_t,  //
+                   Real* dz, int start, int before, int n, int H) {
   const long long e = (long long)blockIdx.x * blockDim.x + threadIdx.x;
   if (e >= (long long)n * H) return;
   const int sequence = e / H, j = e % H;
@@ -118,10 +122,10 @@ lstm_step_backward(const Real* gates, const Real* c, const Real* c0, const Real*
 // h_n      (N, H)     written
 // units    hidden units per block, 8 or 16; dynamic shared memory as minirnn.kernels.cuda.plan says
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
-lstm_persistent_forward(const Real* z, const Real* w_hh, const Real* h0, Wide* c_t, const int* first, Real* h, Real* c, Real* gates, Real* h_n,
-                        int T, int H, int units) {
+lstm_persistent_forward(const Real* z, const Real* w_hh, const Real* h0, Wide* c_t, const int* first,  //
+                        Real* h, Real* c, Real* gates, Real* h_n, int T, int H, int units) {
   extern __shared__ __align__(16) unsigned char memory[];
-  if (gridDim.x != (H + units - 1) / units) __trap();
+  if ((int)gridDim.x * units < H) __trap();  // CuPy shrinks a grid that does not fit
   const int r = threadIdx.x / units, u = threadIdx.x % units, j = blockIdx.x * units + u;
   Slice<4> w(memory, units, H);
   w.load_rows(w_hh, blockIdx.x * units, H);
@@ -135,12 +139,18 @@ lstm_persistent_forward(const Real* z, const Real* w_hh, const Real* h0, Wide* c
       Wide a_i = 0, a_f = 0, a_g = 0, a_o = 0, c_before = 0;
       if (mine) {  // on their way during the product
         const Real* z_t = z + at(row, 4 * H) + j;
-        a_i = widen(z_t[0 * H]), a_f = widen(z_t[1 * H]), a_g = widen(z_t[2 * H]), a_o = widen(z_t[3 * H]);
+        a_i = widen(z_t[0 * H]);
+        a_f = widen(z_t[1 * H]);
+        a_g = widen(z_t[2 * H]);
+        a_o = widen(z_t[3 * H]);
         c_before = c_t[at(sequence, H) + j];
       }
       w.multiply(h_before + at(tile, H), min(ROWS, n - tile));  // (1.1)
       if (mine) {
-        a_i += w.sum(r, 0 * units + u), a_f += w.sum(r, 1 * units + u), a_g += w.sum(r, 2 * units + u), a_o += w.sum(r, 3 * units + u);
+        a_i += w.sum(r, 0 * units + u);
+        a_f += w.sum(r, 1 * units + u);
+        a_g += w.sum(r, 2 * units + u);
+        a_o += w.sum(r, 3 * units + u);
         c_t[at(sequence, H) + j] = forward_unit(a_i, a_f, a_g, a_o, c_before, row, j, H, h, c, gates);
         if (sequence >= going_on) h_n[at(sequence, H) + j] = h[at(row, H) + j];
       }
@@ -163,10 +173,11 @@ lstm_persistent_forward(const Real* z, const Real* w_hh, const Real* h0, Wide* c
 // dh0      (N, H)     written
 // units    hidden units per block, 8 or 16; dynamic shared memory as minirnn.kernels.cuda.plan says
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
-lstm_persistent_backward(const Real* gates, const Real* c, const Real* c0, const Real* w_hh, const Real* dh, const Real* dc, const Real* dh_n,
-                         Wide* dc_t, const int* first, Real* dz, Real* dh0, int T, int H, int units) {
+lstm_persistent_backward(const Real* gates, const Real* c, const Real* c0, const Real* w_hh,                     //
+                         const Real* dh, const Real* dc, const Real* dh_n, Wide* dc_t, const int* first,         //
+                         Real* dz, Real* dh0, int T, int H, int units) {
   extern __shared__ __align__(16) unsigned char memory[];
-  if (gridDim.x != (H + units - 1) / units) __trap();
+  if ((int)gridDim.x * units < H) __trap();  // CuPy shrinks a grid that does not fit
   const int r = threadIdx.x / units, u = threadIdx.x % units, j = blockIdx.x * units + u;
   Slice<1> w(memory, units, 4 * H);
   w.load_columns(w_hh, blockIdx.x * units, H);

@@ -1,0 +1,193 @@
+// The GRU recurrence in CUDA C++. Equation numbers are those of README.md in this folder; the names are those of numpy_.py.
+//
+// Step form        gru_step_forward, gru_step_backward: one launch a step beside a library product; any size
+// Persistent form  gru_persistent_forward, gru_persistent_backward: one cooperative launch for the whole sequence
+//
+// Step form, one thread for each of the n H units of a step
+//   Memory     forward reads z 3, a 3, b_hn, h_t 1 and writes gates 3, hn 1, h 1, h_t 1 numbers per unit; backward reads gates 3, hn 1,
+//              h_{t-1} 1, dh 1, dh_t 1, product 1 and writes dz 3, da 3, dh_t 1
+//   Floor      that traffic, beside the product: 6 n H^2 operations
+//
+// Persistent form, grid (ceil(H / units), groups of batch tiles), THREADS threads; all blocks on the device at once
+//   Block      `units` hidden units, 8 or 16; of the tiles of ROWS sequences, every gridDim.y-th
+//   Shared     its slice of w_hh for the whole sequence: forward the 3 units rows of its gates, backward its columns; see slice.cuh
+//   Registers  a tile of sums; then thread (row of the tile, unit) owns one unit of one row
+//   Global     h_t, dh_t (N, H) Wide, read and written by the one thread that owns them
+//   Step       forward reads h_{t-1} (n H numbers, by each of the H / units blocks) and per unit z 3, h_t 1, and writes gates 3, hn 1, h 1,
+//              h_t 1; backward reads da_{t+1} (3 n H, by each) and per unit gates 3, hn 1, h_{t-1} 1, dh 1, dh_t 1, and writes dz 3, da 3,
+//              dh_t 1. 6 n H^2 operations either way; one grid barrier, none where one block holds all units
+//   Floor      the larger of 6 n H^2 operations at the device's rate, the slice read from shared memory, and x read from L2; plus a barrier
+
+#include <cooperative_groups.h>
+
+#include "../cuda/types.cuh"
+#include "../cuda/pointwise.cuh"
+#include "../cuda/slice.cuh"
+
+// Unit j of one row, (1.2) to (1.6), from the projection z, the product a of (1.1) and h_{t-1}. Returns h_t.
+__device__ __forceinline__ Wide forward_unit(Wide z_r, Wide z_u, Wide z_n, Wide a_r, Wide a_u, Wide a_n, Wide b_hn, Wide h_before,  //
+                                             int row, int j, int H, Real* h, Real* gates, Real* hn) {
+  const Wide r = sigmoid(z_r + a_r);        // (1.2)
+  const Wide u = sigmoid(z_u + a_u);        // (1.3)
+  const Wide hn_t = a_n + b_hn;             // (1.4)
+  const Wide n = tangent(z_n + r * hn_t);   // (1.5)
+  const Wide h_t = n + u * (h_before - n);  // (1.6)
+  Real* gates_t = gates + at(row, 3 * H) + j;
+  gates_t[0 * H] = narrow(r);
+  gates_t[1 * H] = narrow(u);
+  gates_t[2 * H] = narrow(n);
+  hn[at(row, H) + j] = narrow(hn_t);
+  h[at(row, H) + j] = narrow(h_t);
+  return h_t;
+}
+
+// Unit j of one row, (2.2) to (2.6), from the dh_t of (2.1) and h_{t-1}. Returns dh_t u, the first half of (2.7).
+__device__ __forceinline__ Wide backward_unit(Wide dh_t, Wide h_before, int row, int j, int H,  //
+                                              const Real* gates, const Real* hn, const Real* dh, Real* dz, Real* da) {
+  const Real* gates_t = gates + at(row, 3 * H) + j;
+  const Wide r = widen(gates_t[0 * H]), u = widen(gates_t[1 * H]), n = widen(gates_t[2 * H]);
+  if (dh) dh_t += widen(dh[at(row, H) + j]);                         // (2.2)
+  const Wide dz_n = dh_t * (1 - u) * (1 - n * n);                    // (2.3)
+  const Wide dz_u = dh_t * (h_before - n) * u * (1 - u);             // (2.4)
+  const Wide dz_r = dz_n * widen(hn[at(row, H) + j]) * r * (1 - r);  // (2.5)
+  Real* dz_t = dz + at(row, 3 * H) + j;
+  dz_t[0 * H] = narrow(dz_r);
+  dz_t[1 * H] = narrow(dz_u);
+  dz_t[2 * H] = narrow(dz_n);
+  Real* da_t = da + at(row, 3 * H) + j;
+  da_t[0 * H] = narrow(dz_r);
+  da_t[1 * H] = narrow(dz_u);
+  da_t[2 * H] = narrow(dz_n * r);  // (2.6)
+  return dh_t * u;
+}
+
+// Step t, after a = h_{t-1} w_hh^T.
+//
+// z        (S, 3H)    read
+// a        (N, 3H)    read, rows below n: the product, alive for this step
+// b_hn     (H,)       read
+// h_t      (N, H)     Wide; read and written, rows below n: h_{t-1}, then h_t; alive for the sequence
+// h, hn    (S, H)     written, rows of this step
+// gates    (S, 3H)    written, rows of this step
+// start    first row of this step;  n  its rows
+extern "C" __global__ void __launch_bounds__(256)
+gru_step_forward(const Real* z, const Real* a, const Real* b_hn, Wide* h_t, Real* h, Real* gates, Real* hn,  //
+                 int start, int n, int H) {
+  const long long e = (long long)blockIdx.x * blockDim.x + threadIdx.x;
+  if (e >= (long long)n * H) return;
+  const int sequence = e / H, j = e % H, row = start + sequence;
+  const Real* z_t = z + at(row, 3 * H) + j;
+  const Real* a_t = a + at(sequence, 3 * H) + j;
+  const Wide z_r = widen(z_t[0 * H]), z_u = widen(z_t[1 * H]), z_n = widen(z_t[2 * H]);
+  const Wide a_r = widen(a_t[0 * H]), a_u = widen(a_t[1 * H]), a_n = widen(a_t[2 * H]);
+  h_t[e] = forward_unit(z_r, z_u, z_n, a_r, a_u, a_n, widen(b_hn[j]), h_t[e], row, j, H, h, gates, hn);
+}
+
+// Step t, before product = da_t w_hh.
+//
+// gates    (S, 3H)    read
+// h, hn    (S, H)     read
+// h0       (N, H)     read
+// dh       (S, H)     read, or null for zero
+// product  (N, H)     read, rows below begun: da_{t+1} w_hh, the second half of (2.7); alive from step to step
+// dh_t     (N, H)     Wide; read and written, rows below n: dh_n where a sequence begins its way back, then dh_t u; alive for the sequence
+// dz       (S, 3H)    written, rows of this step
+// da       (S, 3H)    written, rows of this step
+// start    first row of this step;  before  first row of the step before, -1 where h0 is before;  n  rows of this step
+// begun    rows of step t + 1: the sequences that are on their way back
+extern "C" __global__ void __launch_bounds__(256)
+gru_step_backward(const Real* gates, const Real* h, const Real* hn, const Real* h0, const Real* dh, const Real* product,  //
+                  Wide* dh_t, Real* dz, Real* da, int start, int before, int n, int begun, int H) {
+  const long long e = (long long)blockIdx.x * blockDim.x + threadIdx.x;
+  if (e >= (long long)n * H) return;
+  const int sequence = e / H, j = e % H;
+  const Wide h_before = widen(before < 0 ? h0[e] : h[at(before, H) + e]);
+  const Wide whole = dh_t[e] + (sequence < begun ? widen(product[e]) : Wide(0));  // (2.7) or (2.1)
+  dh_t[e] = backward_unit(whole, h_before, start + sequence, j, H, gates, hn, dh, dz, da);
+}
+
+// All steps forward.
+//
+// z        (S, 3H)    read
+// w_hh     (3H, H)    read once
+// b_hn     (H,)       read
+// h0       (N, H)     read
+// h_t      (N, H)     Wide; h0 on entry, h_n on return
+// first    (T + 1,)   read: the first row of every step, and S
+// h, hn    (S, H)     written; h is read one step later by all blocks
+// gates    (S, 3H)    written
+// units    hidden units per block, 8 or 16; dynamic shared memory as minirnn.kernels.cuda.plan says
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
+gru_persistent_forward(const Real* z, const Real* w_hh, const Real* b_hn, const Real* h0, Wide* h_t, const int* first,  //
+                       Real* h, Real* gates, Real* hn, int T, int H, int units) {
+  extern __shared__ __align__(16) unsigned char memory[];
+  if ((int)gridDim.x * units < H) __trap();  // CuPy shrinks a grid that does not fit
+  const int place = threadIdx.x / units, unit = threadIdx.x % units, j = blockIdx.x * units + unit;
+  Slice<3> w(memory, units, H);
+  w.load_rows(w_hh, blockIdx.x * units, H);
+
+  for (int t = 0; t < T; ++t) {
+    const int start = first[t], running = first[t + 1] - start;
+    const Real* h_before = t > 0 ? h + at(first[t - 1], H) : h0;
+    for (int tile = ROWS * blockIdx.y; tile < running; tile += ROWS * gridDim.y) {
+      const int sequence = tile + place, row = start + sequence;
+      const bool mine = place < ROWS && sequence < running && j < H;
+      Wide z_r = 0, z_u = 0, z_n = 0, before = 0;
+      if (mine) {  // on their way during the product
+        const Real* z_t = z + at(row, 3 * H) + j;
+        z_r = widen(z_t[0 * H]);
+        z_u = widen(z_t[1 * H]);
+        z_n = widen(z_t[2 * H]);
+        before = h_t[at(sequence, H) + j];
+      }
+      w.multiply(h_before + at(tile, H), min(ROWS, running - tile));  // (1.1)
+      if (!mine) continue;
+      const Wide a_r = w.sum(place, 0 * units + unit);
+      const Wide a_u = w.sum(place, 1 * units + unit);
+      const Wide a_n = w.sum(place, 2 * units + unit);
+      h_t[at(sequence, H) + j] = forward_unit(z_r, z_u, z_n, a_r, a_u, a_n, widen(b_hn[j]), before, row, j, H, h, gates, hn);
+    }
+    if (t + 1 < T && gridDim.x > 1) cooperative_groups::this_grid().sync();  // h_t is there for all
+  }
+}
+
+// All steps backward.
+//
+// gates    (S, 3H)    read
+// h, hn    (S, H)     read
+// h0       (N, H)     read
+// w_hh     (3H, H)    read once
+// dh       (S, H)     read, or null for zero
+// dh_t     (N, H)     Wide; dh_n on entry; alive for the sequence
+// first    (T + 1,)   read: the first row of every step, and S
+// dz       (S, 3H)    written
+// da       (S, 3H)    written, and read one step later by all blocks
+// dh0      (N, H)     written
+// units    hidden units per block, 8 or 16; dynamic shared memory as minirnn.kernels.cuda.plan says
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
+gru_persistent_backward(const Real* gates, const Real* h, const Real* hn, const Real* h0, const Real* w_hh, const Real* dh,  //
+                        Wide* dh_t, const int* first, Real* dz, Real* da, Real* dh0, int T, int H, int units) {
+  extern __shared__ __align__(16) unsigned char memory[];
+  if ((int)gridDim.x * units < H) __trap();  // CuPy shrinks a grid that does not fit
+  const int place = threadIdx.x / units, unit = threadIdx.x % units, j = blockIdx.x * units + unit;
+  Slice<1> w(memory, units, 3 * H);
+  w.load_columns(w_hh, blockIdx.x * units, H);
+
+  for (int t = T - 1; t >= -1; --t) {  // at t = -1 dh0 is left to do
+    const int after = first[t + 1], begun = t + 1 < T ? first[t + 2] - after : 0;  // step t + 1: the sequences that are on their way back
+    const int start = t >= 0 ? first[t] : 0, running = t >= 0 ? after - start : begun;
+    const Real* h_before = t > 0 ? h + at(first[t - 1], H) : h0;
+    for (int tile = ROWS * blockIdx.y; tile < running; tile += ROWS * gridDim.y) {
+      const int sequence = tile + place;
+      const size_t e = at(sequence, H) + j;
+      if (tile < begun) w.multiply(da + at(after + tile, 3 * H), min(ROWS, begun - tile));
+      if (place >= ROWS || sequence >= running || j >= H) continue;
+      const Wide whole = dh_t[e] + (sequence < begun ? w.sum(place, unit) : Wide(0));  // (2.7) or (2.1)
+      if (t >= 0)
+        dh_t[e] = backward_unit(whole, widen(h_before[e]), start + sequence, j, H, gates, hn, dh, dz, da);
+      else
+        dh0[e] = narrow(whole);  // (2.10)
+    }
+    if (t >= 0 && gridDim.x > 1) cooperative_groups::this_grid().sync();  // da_t is there for all
+  }
+}
