@@ -1,0 +1,297 @@
+# mypy: allow-untyped-decorators, allow-untyped-calls, disable-error-code="attr-defined, misc"
+"""What the recurrences in Numba-CUDA share: the product of a persistent kernel, the gathering of rows, ordered sums, geometry and launches.
+
+The product. A block keeps its slice of w on chip for the whole sequence and multiplies rows of x with it:
+
+    sum[r][q] = sum over k of x[r][k] w[q][k]        forward, x is h_{t-1} and w the rows of w_hh of all gates of the block's hidden units;
+                                                     backward, x is dz_t and w the block's columns of w_hh
+
+    block       (units, rows): thread (u, r) owns unit u of row r of the tile; 8, 16 or 32 units, so that a row never leaves its warp
+    shared      w, K units G numbers, w[k][q][u]: threads of different units read neighbours, of different rows the same number;
+                and CHUNK numbers of each row of x, which the threads of the row fetch and share, so syncwarp is all the order it takes
+    registers   the sums, G to a thread, over k = 0, 1, 2, ... in this order, so a row's bits do not depend on what else is in the batch
+    per tile    2 rows units G K operations; K rows numbers from L2; (G + 1) K numbers per thread from shared memory, which is the floor
+
+Rows that other blocks wrote in the same launch are read with ldcg, from L2, for the L1 caches know nothing of each other. Everything is of
+one dtype, float32 or float64, and no constant may have another: beside a float64 literal a float32 becomes a float64.
+"""
+
+from __future__ import annotations
+
+import math
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from numba import cuda
+from numba.cuda.cudadrv.driver import binding, driver
+
+from minirnn.kernels.contract import Array
+from minirnn.kernels.cuda.devices import KIB, Device, here
+from minirnn.kernels.cuda.plan import GATES, MOST_TILES, forced
+from minirnn.kernels.packed import starts
+
+CHUNK = 32  # numbers of a row of x that are on chip at a time
+PITCH = CHUNK + 1  # from one row to the next: rows that are read together lie in different banks
+WARP = 32
+THREADS = 256  # of a block, at most
+UNITS = (8, 16, 32)  # hidden units of a block: a row of a tile never leaves its warp
+SUMMANDS = 8  # threads that share a column in column_sum
+
+
+@cuda.jit(device=True)
+def sigmoid(x: Any, half: Any) -> Any:
+    """1 / (1 + exp(-x)), written so that no x overflows; `half` is 0.5 in the precision of x."""
+    return half * math.tanh(half * x) + half
+
+
+@cuda.jit(device=True)
+def load_rows(w: Any, w_hh: Any, gates: int) -> None:
+    """The slice of the forward pass. w (H gates units) on chip, w_hh (gates H, H); zero where the last block has no unit left."""
+    H, units = w_hh.shape[1], cuda.blockDim.x
+    thread, threads = cuda.threadIdx.y * units + cuda.threadIdx.x, units * cuda.blockDim.y
+    zero = w_hh.dtype.type(0)
+    for q in range(gates):
+        for u in range(units):
+            j = cuda.blockIdx.x * units + u
+            for k in range(thread, H, threads):
+                w[(k * gates + q) * units + u] = w_hh[q * H + j, k] if j < H else zero
+
+
+@cuda.jit(device=True)
+def load_columns(w: Any, w_hh: Any) -> None:
+    """The slice of the backward pass. w (K units) on chip, w_hh (K, H); zero where the last block has no unit left."""
+    (K, H), units = w_hh.shape, cuda.blockDim.x
+    j = cuda.blockIdx.x * units + cuda.threadIdx.x
+    zero = w_hh.dtype.type(0)
+    for k in range(cuda.threadIdx.y, K, cuda.blockDim.y):
+        w[k * units + cuda.threadIdx.x] = w_hh[k, j] if j < H else zero
+
+
+@cuda.jit(device=True)
+def fetch(tile: Any, x: Any, row: int, there: bool, k: int) -> Any:
+    """x[row, k : k + CHUNK] into the tile, by the threads of the row; how many numbers that is. All threads of the warp take part."""
+    width = min(CHUNK, x.shape[1] - k)
+    cuda.syncwarp()  # the chunk before has been used
+    if there:
+        for e in range(cuda.threadIdx.x, width, cuda.blockDim.x):
+            tile[cuda.threadIdx.y * PITCH + e] = cuda.ldcg(x, (row, k + e))
+    cuda.syncwarp()
+    return width
+
+
+@cuda.jit(device=True)
+def multiply_1(w: Any, tile: Any, x: Any, row: int, there: bool) -> Any:
+    """sum over k of x[row, k] w[k], for this thread's unit. All threads of the block take part; `there`: whether its row exists."""
+    units, at = cuda.blockDim.x, cuda.threadIdx.y * PITCH
+    m = cuda.threadIdx.x
+    a = x.dtype.type(0)
+    cuda.syncthreads()  # w is there, and what this block wrote to x
+    for k in range(0, x.shape[1], CHUNK):
+        width = fetch(tile, x, row, there, k)
+        if there:
+            for e in range(width):
+                a += w[m] * tile[at + e]
+                m += units
+    return a
+
+
+@cuda.jit(device=True)
+def multiply_3(w: Any, tile: Any, x: Any, row: int, there: bool) -> Any:
+    """The same for three gates at once."""
+    units, at = cuda.blockDim.x, cuda.threadIdx.y * PITCH
+    m = cuda.threadIdx.x
+    a_0 = a_1 = a_2 = x.dtype.type(0)
+    cuda.syncthreads()
+    for k in range(0, x.shape[1], CHUNK):
+        width = fetch(tile, x, row, there, k)
+        if there:
+            for e in range(width):
+                number = tile[at + e]
+                a_0 += w[m] * number
+                m += units
+                a_1 += w[m] * number
+                m += units
+                a_2 += w[m] * number
+                m += units
+    return a_0, a_1, a_2
+
+
+@cuda.jit(device=True)
+def multiply_4(w: Any, tile: Any, x: Any, row: int, there: bool) -> Any:
+    """The same for four gates at once."""
+    units, at = cuda.blockDim.x, cuda.threadIdx.y * PITCH
+    m = cuda.threadIdx.x
+    a_0 = a_1 = a_2 = a_3 = x.dtype.type(0)
+    cuda.syncthreads()
+    for k in range(0, x.shape[1], CHUNK):
+        width = fetch(tile, x, row, there, k)
+        if there:
+            for e in range(width):
+                number = tile[at + e]
+                a_0 += w[m] * number
+                m += units
+                a_1 += w[m] * number
+                m += units
+                a_2 += w[m] * number
+                m += units
+                a_3 += w[m] * number
+                m += units
+    return a_0, a_1, a_2, a_3
+
+
+@cuda.jit
+def gather_previous(state: Any, state0: Any, first: Any, before: Any) -> None:
+    """The state that each row started from: grid (T, any), any threads; block (t, g) does every gridDim.y-th part of step t.
+
+    state    (S, H)     read
+    state0   (N, H)     read: what is before step 0
+    first    (T + 1,)   int32, read: the first row of every step, and S
+    before   (S, H)     written
+
+    Reads and writes S H numbers each; that traffic is the floor.
+    """
+    H, t = state0.shape[1], cuda.blockIdx.x
+    start = first[t]
+    numbers = (first[t + 1] - start) * H
+    for e in range(cuda.blockIdx.y * cuda.blockDim.x + cuda.threadIdx.x, numbers, cuda.gridDim.y * cuda.blockDim.x):
+        sequence = e // H
+        j = e - sequence * H
+        before[start + sequence, j] = state[first[t - 1] + sequence, j] if t > 0 else state0[sequence, j]
+
+
+@cuda.jit
+def column_sum(x: Any, out: Any, skip: int) -> None:
+    """Sums over all rows, in one order: out[j] = sum over s of x[s, skip + j]. Grid ceil(columns / 32), block (32, SUMMANDS).
+
+    x        (S, width)   read
+    out      (columns,)   written
+
+    Thread (c, s) adds the rows s, s + SUMMANDS, ...; the sums of a column meet in shared memory and are added in the order of s.
+    Reads S numbers per column, once; that traffic is the floor.
+    """
+    sums = cuda.shared.array((SUMMANDS, WARP), x.dtype)
+    c, s = cuda.threadIdx.x, cuda.threadIdx.y
+    j = cuda.blockIdx.x * WARP + c
+    total = x.dtype.type(0)
+    if j < out.shape[0]:
+        for row in range(s, x.shape[0], SUMMANDS):
+            total += x[row, skip + j]
+    sums[s, c] = total
+    cuda.syncthreads()
+    if s == 0 and j < out.shape[0]:
+        for other in range(1, SUMMANDS):
+            total += sums[other, c]
+        out[j] = total
+
+
+class Geometry(NamedTuple):
+    """Of a persistent kernel. `units` follows from H, dtype and device; `rows` and `groups` share out the batch, and change no bit."""
+
+    units: int  # hidden units of a block
+    rows: int  # sequences of a tile
+    blocks: int  # ceil(H / units)
+    groups: int  # of batch tiles
+    shared: int  # bytes
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        return self.blocks, self.groups
+
+    @property
+    def block(self) -> tuple[int, int]:
+        return self.units, self.rows
+
+
+def geometry(cell: str, H: int, N: int, itemsize: int, device: Device) -> Geometry | str:
+    """How the persistent kernels of a cell are launched, or why they cannot be: all blocks must run at once, each with its slice on chip.
+
+    Of the numbers of units that fit, the smallest spreads the arithmetic over the most blocks.
+    """
+    obstacles = []
+    for units in UNITS:
+        rows = min(THREADS // units, max(WARP // units, 1 << (N - 1).bit_length()))  # whole warps, and no more rows than the batch needs
+        shared = (GATES[cell] * H * units + rows * PITCH) * itemsize
+        blocks = -(-H // units)
+        fit = min(device.shared_per_multiprocessor // (shared + KIB), device.threads_per_multiprocessor // (units * rows))
+        at_once = device.multiprocessors * fit if shared <= device.shared_per_block else 0
+        if blocks <= at_once:
+            return Geometry(units, rows, blocks, max(1, min(-(-N // rows), at_once // blocks)), shared)
+        obstacles.append(
+            f"with {units} hidden units each it needs {blocks} blocks at once with {shared / KIB:.0f} KiB of shared memory, "
+            f"and the device holds {at_once}"
+        )
+    return "; ".join(obstacles)
+
+
+def persistent(xp: ModuleType, cell: str, direction: str, state0: Array) -> Geometry | None:
+    """The geometry of the persistent form, for a batch that begins with state0 (N, H); None where the step form is to run.
+
+    Raises RuntimeError where `with form("persistent")` asks for what does not fit.
+    """
+    (N, H), asked, device = state0.shape, forced(), here(xp)
+    found = geometry(cell, H, N, state0.dtype.itemsize, device)
+    if asked == "step":
+        return None
+    if isinstance(found, str):
+        if asked is None:
+            return None
+        what = f"{cell} {direction}, H={H}, {state0.dtype}"
+        raise RuntimeError(f"{what}: the persistent form cannot run on {device.name}: {found}")
+    tiles = -(-N // (found.rows * found.groups))  # that a block takes one after the other in each step
+    return found if asked or tiles <= MOST_TILES else None
+
+
+def steps(batch_sizes: Array) -> list[tuple[int, int, int]]:
+    """Of every step: its first row, its rows, and how many of them go on (0 after the last)."""
+    sizes = batch_sizes.tolist()
+    return list(zip(starts(batch_sizes).tolist(), sizes, [*sizes[1:], 0], strict=False))
+
+
+def blocks_of(numbers: int) -> int:
+    """Of THREADS threads, one thread a number."""
+    return -(-numbers // THREADS)
+
+
+def seen_by_numba(xp: ModuleType, *arrays: Array) -> tuple[Any, ...]:
+    """The stream that `xp` computes on at present, and views of its arrays. Nothing is copied, and the host waits for nothing."""
+    stream = cuda.external_stream(xp.cuda.get_current_stream().ptr)
+    return (stream, *(cuda.as_cuda_array(array, sync=False) for array in arrays))
+
+
+def launch_cooperatively(kernel: Any, plan: Geometry, stream: Any, *arguments: Any) -> None:
+    """Launch a persistent kernel, after asking the driver for its shared memory and whether its blocks can really run all at once."""
+    compiled = kernel.specialize(*arguments)
+    (overload,) = compiled.overloads.values()
+    function = overload._codelibrary.get_cufunc()
+    shared = binding.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+    driver.cuKernelSetAttribute(shared, plan.shared, function.handle, function.device.id)
+    at_once = overload.max_cooperative_grid_blocks(plan.block, plan.shared)
+    if plan.blocks * plan.groups > at_once:
+        raise RuntimeError(
+            f"{kernel.py_func.__name__}: {plan.blocks * plan.groups} blocks must run at once, and the device holds {at_once}"
+        )
+    compiled[plan.grid, plan.block, stream, plan.shared](*arguments)
+
+
+def rows_or_none(xp: ModuleType, gradient: Array | None, like: Array) -> Array:
+    """What a kernel gets for an optional gradient: its rows, one after the other, or an array without rows, which means zero."""
+    return xp.empty((0, like.shape[1]), like.dtype) if gradient is None else xp.ascontiguousarray(gradient)
+
+
+def previous(xp: ModuleType, state: Array, state0: Array, first: Array) -> Array:
+    """The state that each row started from: row (t, n) holds state_{t-1} of sequence n, and state0 at t = 0.
+
+    state (S, H), state0 (N, H), first (T+1,) of `device_starts` -> (S, H)
+    """
+    before = xp.empty_like(state)  # (S, H)
+    stream, *arrays = seen_by_numba(xp, state, state0, first, before)
+    gather_previous[(len(first) - 1, min(64, blocks_of(state0.size))), THREADS, stream](*arrays)
+    return before
+
+
+def sum_of_columns(xp: ModuleType, x: Array, columns: int) -> Array:
+    """Sums over all rows of the last `columns` columns, in one order: x (S, width) -> (columns,)"""
+    out = xp.empty(columns, x.dtype)
+    stream, *arrays = seen_by_numba(xp, x, out)
+    column_sum[-(-columns // WARP), (WARP, SUMMANDS), stream](*arrays, x.shape[1] - columns)
+    return out
