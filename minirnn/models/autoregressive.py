@@ -17,9 +17,9 @@ import numpy as np
 
 from minirnn import ops
 from minirnn.autograd import no_grad
-from minirnn.device import Array
+from minirnn.device import Array, array_module, to_device
 from minirnn.errors import MinirnnError
-from minirnn.models.observation import Frames, Kind, Observation, delayed, frames_of, parameter_dtype
+from minirnn.models.observation import Frames, Kind, Observation, delayed, first_parameter, frames_of
 from minirnn.models.state_space import Bound, Filtered
 from minirnn.nn import LSTM, Module, Packed
 from minirnn.nn.utils import evaluating
@@ -80,13 +80,12 @@ class AutoregressiveLSTM(Module):
         """ln p(x_1..x_T) of each series (N,): exact, whatever `samples` and `bound` say."""
         frames = self._frames(batch)
         with no_grad(), evaluating(self):
-            terms = self._log_probs(frames).data  # (S,)
+            terms = self._log_probs(frames).numpy()  # (S,)
         return np.bincount(frames.packing.sequence, terms.astype(np.float64), frames.packing.N)
 
     def sample(self, length: int, count: int = 1, rng: Rng = None, temperature: float = 1.0) -> Array:
         """`count` new series (count, length, D)."""
-        nothing = Tensor(np.zeros((1, count, self.lstm.input_size), parameter_dtype(self)))
-        return self._continue(nothing, None, length, generator(rng), temperature)
+        return self._continue(self._nothing(count), None, length, generator(rng), temperature)
 
     def forecast(self, series: Any, steps: int, count: int = 100, rng: Rng = None) -> Array:
         """`count` ways on which a series (T, D) may go on for `steps` frames: (count, steps, D)."""
@@ -103,28 +102,30 @@ class AutoregressiveLSTM(Module):
         frames = self._frames([series])
         with no_grad(), evaluating(self):
             h = self._states(frames)
-            mean, total = self.emission.mean(h), float(self.emission.log_prob(h, frames.x, frames.seen).data.sum())
-        return Filtered(h.data, np.zeros_like(h.data), mean, total)
+            mean, total = to_device(self.emission.mean(h), "cpu"), float(self.emission.log_prob(h, frames.x, frames.seen).numpy().sum())
+        states = h.numpy()
+        return Filtered(states, np.zeros_like(states), mean, total)
 
     def impute(self, series: Any, count: int = 1, rng: Rng = None) -> Array:
         """A series (T, D) with its missing entries drawn, `count` times, from p(x_t | x_<t): from what came before the gap alone."""
         if not self.config.missing:
             raise MinirnnError("impute: the model was made without missing=True")
         rng, frames = generator(rng), self._frames([series])
-        seen = np.ones(frames.x.shape, bool) if frames.seen is None else frames.seen
-        filled = np.repeat(frames.x[None], count, 0)  # (count, T, D)
+        xp = array_module(frames.x)
+        seen = xp.ones(frames.x.shape, bool) if frames.seen is None else frames.seen
+        filled = xp.repeat(frames.x[None], count, 0)  # (count, T, D)
         state: Any = None
-        x = Tensor(np.zeros((1, count, self.lstm.input_size), filled.dtype))
+        x = self._nothing(count)
         with no_grad(), evaluating(self):
             for t in range(len(frames.x)):
                 h, state = self.lstm(x, state)
-                filled[:, t] = np.where(seen[t], filled[:, t], self.emission.draw(h[0], rng))
+                filled[:, t] = xp.where(seen[t], filled[:, t], self.emission.draw(h[0], rng))
                 x = self._input(filled[:, t])
-        return filled
+        return to_device(filled, "cpu")
 
     def _frames(self, batch: Sequence[Any]) -> Frames:
         config = self.config
-        return frames_of(batch, config.observed, config.observation, missing=config.missing, dtype=parameter_dtype(self))
+        return frames_of(batch, config.observed, config.observation, missing=config.missing, like=first_parameter(self))
 
     def _states(self, frames: Frames) -> Tensor:
         """h_t of each frame (S, H), which has seen the frames before it."""
@@ -135,15 +136,21 @@ class AutoregressiveLSTM(Module):
     def _log_probs(self, frames: Frames) -> Tensor:
         return self.emission.log_prob(self._states(frames), frames.x, frames.seen)
 
+    def _nothing(self, count: int) -> Tensor:
+        """x_0 of `count` series, as the LSTM reads it: (1, count, D)."""
+        like = first_parameter(self)
+        return Tensor(array_module(like).zeros((1, count, self.lstm.input_size), like.dtype))
+
     def _input(self, x: Array) -> Tensor:
         """Frames (count, D) that were drawn, as the LSTM reads them: (1, count, D)."""
-        return Tensor(np.concatenate([x, np.ones_like(x)], 1)[None] if self.config.missing else x[None])
+        xp = array_module(x)
+        return Tensor(xp.concatenate([x, xp.ones_like(x)], 1)[None] if self.config.missing else x[None])
 
     def _continue(self, x: Tensor, state: Any, steps: int, rng: np.random.Generator, temperature: float) -> Array:
-        drawn = np.zeros((x.shape[1], steps, self.config.observed), x.dtype)
+        drawn = array_module(x.data).zeros((x.shape[1], steps, self.config.observed), x.dtype)
         with no_grad(), evaluating(self):
             for t in range(steps):
                 h, state = self.lstm(x, state)
                 drawn[:, t] = self.emission.draw(h[0], rng, temperature)
                 x = self._input(drawn[:, t])
-        return drawn
+        return to_device(drawn, "cpu")

@@ -33,7 +33,8 @@ import numpy as np
 from minirnn import decoding, ops
 from minirnn.autograd import no_grad
 from minirnn.data.vocabulary import BOS, EOS
-from minirnn.device import Array, array_module
+from minirnn.device import Array, array_module, beside
+from minirnn.models.decoder_state import chosen, layers_first, rows_first
 from minirnn.nn import (
     LSTM,
     Attention,
@@ -200,14 +201,13 @@ class Captioner(Module):
         for row, caption in zip(wanted, captions, strict=True):
             row[caption] = 1
         wanted /= np.maximum(wanted.sum(1, keepdims=True), 1)  # (N, V)
-        xp = array_module(top.data)
-        return -ops.sum(ops.log_softmax(self.words(top)) * Tensor(xp.asarray(wanted))) / len(captions)
+        return -ops.sum(ops.log_softmax(self.words(top)) * wanted) / len(captions)
 
     def log_likelihood(self, batch: CaptionBatch) -> Array:
         """ln p(y | x) of each pair, summed over its words: (N,), without gradients. Call `eval()` before, or dropout takes part."""
         targets = _targets(batch)
         with no_grad():
-            losses = ops.cross_entropy(self.logits(batch), targets.rows.data, reduction="none").data  # (R,)
+            losses = ops.cross_entropy(self.logits(batch), targets.rows.data, reduction="none").numpy()  # (R,)
         return -np.bincount(targets.packing.sequence, losses, len(batch.captions))
 
     def logits(self, batch: CaptionBatch) -> Tensor:
@@ -230,8 +230,8 @@ class Captioner(Module):
         S = self.config.picture_size
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (3, S, S):
             raise ValueError(f"Captioner: images must be uint8 (N, 3, S, S) with S = picture_size = {S}, got {images.dtype} {images.shape}")
-        xp, dtype = array_module(self.output.weight.data), self.output.weight.dtype
-        x = xp.asarray(images).astype(dtype) / dtype.type(127.5) - dtype.type(1)
+        dtype = self.output.weight.dtype
+        x = beside(images, self.output.weight.data).astype(dtype) / dtype.type(127.5) - dtype.type(1)  # bytes are what moves
         grid, v, top = self.encoder(Tensor(x))
         v = self.dropout(v)
         return grid, top, ops.tanh(self.first_h(v))[None], self.first_c(v)[None]
@@ -241,25 +241,26 @@ class Captioner(Module):
         with no_grad():
             grid, top, h, c = self._encode(images)
             projected = None if self.attention is None else self.attention.project(grid)
-        blank = None if self.attention is None else np.zeros(grid.shape[:2], grid.dtype)
+        blank = None if self.attention is None else array_module(grid.data).zeros(grid.shape[:2], grid.dtype)
         keys = None if projected is None else projected.data
-        return DecoderState(h.data.swapaxes(0, 1), c.data.swapaxes(0, 1), top.data, grid.data, keys, blank)
+        return DecoderState(*rows_first(h, c), top.data, grid.data, keys, blank)
 
     def step(self, tokens: Array, state: DecoderState) -> tuple[Array, DecoderState]:
         """The log-probabilities (B, V) of the word after `tokens` (B,), and the state after it."""
         with no_grad():
             x = self.embedding(tokens[None])  # (1, B, E)
-            states, (h, c) = self.decoder(x, tuple(Tensor(np.ascontiguousarray(s.swapaxes(0, 1))) for s in (state.h, state.c)))
+            states, last = self.decoder(x, layers_first(state.h, state.c))
             seen, look = [states[0], Tensor(state.top)], None
             if self.attention is not None:
                 projected = None if state.projected is None else Tensor(state.projected)
                 context, weights = self.attention(states.swapaxes(0, 1), Tensor(state.grid), None, projected)  # (B, 1, D), (B, 1, G)
                 seen, look = [*seen, context[:, 0]], weights.data[:, 0]
             log_probs = ops.log_softmax(self.output(ops.relu(self.readout(ops.concatenate(seen, axis=1)))))
-        return log_probs.data, state._replace(h=h.data.swapaxes(0, 1), c=c.data.swapaxes(0, 1), attention=look)
+        h, c = rows_first(*last)
+        return log_probs.data, state._replace(h=h, c=c, attention=look)
 
     def select(self, state: DecoderState, rows: Array) -> DecoderState:
-        return DecoderState(*[None if array is None else array[rows] for array in state])
+        return chosen(state, rows)
 
     def caption(
         self, images: Array, *, beam: int = 1, length_penalty: float = 1.0, max_length: int = 40, batch_size: int = 64

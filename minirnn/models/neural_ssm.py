@@ -28,7 +28,7 @@ from typing import Literal
 import numpy as np
 
 from minirnn import ops
-from minirnn.device import Array
+from minirnn.device import Array, array_module
 from minirnn.distributions import Gaussian
 from minirnn.models.observation import Frames, Observation, delayed
 from minirnn.models.state_space import Evidence, Hidden, StateSpaceConfig, StateSpaceModel, Trajectory, posterior_layer
@@ -95,7 +95,7 @@ class NeuralSSM(StateSpaceModel):
         return hint
 
     def _start(self, n: int) -> Hidden:
-        zeros = Tensor(np.zeros((n, self.config.hidden), self.initial.dtype))
+        zeros = Tensor(array_module(self.initial.data).zeros((n, self.config.hidden), self.initial.dtype))
         return zeros, zeros
 
     def _predict(self, z: Tensor, hidden: Hidden, past: Tensor | None) -> tuple[Gaussian, Hidden]:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from minirnn import ops
-from minirnn.device import Array
+from minirnn.device import Array, array_module, beside, to_device
 from minirnn.distributions import LOG_2PI, Bernoulli, Gaussian
 from minirnn.errors import MinirnnError
 from minirnn.nn import Dropout, Linear, Module, Packed, Packing, pack_sequence
@@ -28,7 +28,7 @@ Kind = Literal["real", "binary"]
 
 @dataclass(frozen=True)
 class Frames:
-    """A ragged batch of series: packed rows, zero where nothing was observed.
+    """A ragged batch of series on the model's device: packed rows, zero where nothing was observed.
 
     x      (S, D)
     seen   (S, D) true where observed, or None where everything is
@@ -42,8 +42,9 @@ class Frames:
         """What a network reads: x (S, D), and beside it, if `with_mask`, what was seen, as zeros and ones (S, 2D)."""
         if not with_mask:
             return Packed(Tensor(self.x), self.packing)
-        seen = np.ones_like(self.x) if self.seen is None else self.seen.astype(self.x.dtype)
-        return Packed(Tensor(np.concatenate([self.x, seen], axis=1)), self.packing)
+        xp = array_module(self.x)
+        seen = xp.ones_like(self.x) if self.seen is None else self.seen.astype(self.x.dtype)
+        return Packed(Tensor(xp.concatenate([self.x, seen], axis=1)), self.packing)
 
     def repeated(self, times: int) -> Frames:
         """Each series `times` times, the copies side by side."""
@@ -53,8 +54,8 @@ class Frames:
         return Frames(self.x.repeat(times, axis=0), seen, Packing(self.packing.lengths.repeat(times)))
 
 
-def frames_of(batch: Sequence[Any], size: int, kind: Kind, *, missing: bool, dtype: Any) -> Frames:
-    """The series of a batch, each (T_n, D), packed.
+def frames_of(batch: Sequence[Any], size: int, kind: Kind, *, missing: bool, like: Array) -> Frames:
+    """The series of a batch, each (T_n, D), packed; checked on the host, and then brought to the dtype and the device of `like`.
 
     Raises MinirnnError for series of another width, for binary ones that hold something beside 0 and 1, and for NaN (a missing observation)
     unless `missing`.
@@ -67,7 +68,7 @@ def frames_of(batch: Sequence[Any], size: int, kind: Kind, *, missing: bool, dty
             raise MinirnnError(f"series {n} must be (T, D), frames by columns, with at least one frame; got {series.shape}")
         if series.shape[1] != size:
             raise MinirnnError(f"series {n} has {series.shape[1]} columns, the model was made for {size}")
-    packed = pack_sequence([series.astype(dtype) for series in arrays])
+    packed = pack_sequence([series.astype(like.dtype) for series in arrays])
     x, seen = packed.rows.data, None
     gaps = np.isnan(x)
     if gaps.any():
@@ -80,7 +81,7 @@ def frames_of(batch: Sequence[Any], size: int, kind: Kind, *, missing: bool, dty
         raise MinirnnError("a series holds an infinite number")
     if kind == "binary" and not np.isin(x, (0, 1)).all():
         raise MinirnnError(f"binary series hold zeros and ones; found {x[~np.isin(x, (0, 1))][0]:g}")
-    return Frames(x, seen, packed.packing)
+    return Frames(beside(x, like), None if seen is None else beside(seen, like), packed.packing)
 
 
 class Observation(Module):
@@ -105,15 +106,17 @@ class Observation(Module):
         Piano rolls are zeros but for a few percent. An emission that has to learn that first does it with saturated hidden units, through
         which nothing is learnt afterwards.
         """
-        x = np.ma.array(frames.x.astype(np.float64), mask=False if frames.seen is None else ~frames.seen)
+        hidden = False if frames.seen is None else ~to_device(frames.seen, "cpu")
+        x = np.ma.array(to_device(frames.x, "cpu").astype(np.float64), mask=hidden)
         assert self.output.bias is not None
         bias = self.output.bias.data
         mean = x.mean(0).filled(0)
         if self.kind == "binary":
             p = (mean * len(x) + 0.5) / (len(x) + 1)
-            bias[...] = np.log(p / (1 - p))
+            start = np.log(p / (1 - p))
         else:
-            bias[...] = np.concatenate([mean, np.log(np.maximum(x.std(0).filled(1), 1e-3))])
+            start = np.concatenate([mean, np.log(np.maximum(x.std(0).filled(1), 1e-3))])
+        bias[...] = beside(start.astype(bias.dtype), bias)
 
     def log_prob(self, u: Tensor, x: Array, seen: Array | None) -> Tensor:
         """ln p(x | u) (S,) of the elements that were seen, all if None."""
@@ -129,10 +132,12 @@ class Observation(Module):
         return ops.sum(terms * seen, 1)
 
     def draw(self, u: Tensor, rng: np.random.Generator, temperature: float = 1.0) -> Array:
-        """x (S, D): logits are divided by the temperature, scales multiplied by it; 0 gives the most probable x."""
+        """x (S, D), on u's device: logits are divided by the temperature, scales multiplied by it; 0 gives the most probable x."""
         p = self(u)
         if isinstance(p, Gaussian):
-            return p.mean.data + np.exp(p.log_std.data) * temperature * rng.standard_normal(p.mean.shape).astype(p.mean.dtype)
+            mean, log_std = p.mean.data, p.log_std.data
+            noise = beside(rng.standard_normal(mean.shape).astype(mean.dtype), mean)
+            return mean + array_module(mean).exp(log_std) * temperature * noise
         if temperature == 0:
             return (p.logits.data > 0).astype(p.logits.dtype)
         return Bernoulli(p.logits / temperature).sample(rng)
@@ -146,13 +151,13 @@ class Observation(Module):
 def delayed(packed: Packed) -> Packed:
     """The row of the step before, zero at the first step."""
     packing = packed.packing
-    zeros = Tensor(np.zeros((packing.N, packed.rows.shape[1]), packed.rows.dtype))  # step 0 has N rows
+    zeros = Tensor(array_module(packed.rows.data).zeros((packing.N, packed.rows.shape[1]), packed.rows.dtype))  # step 0 has N rows
     if packing.T == 1:
         return Packed(zeros, packing)
     before = packing.starts[packing.time[packing.N :] - 1] + packing.position[packing.N :]
     return Packed(ops.concatenate([zeros, ops.take_rows(packed.rows, before, unique=True)]), packing)
 
 
-def parameter_dtype(model: Module) -> Any:
-    """In which a model computes."""
-    return next(model.parameters()).dtype
+def first_parameter(model: Module) -> Array:
+    """An array whose dtype and device are those in which a model computes."""
+    return next(model.parameters()).data

@@ -26,7 +26,8 @@ from minirnn import decoding, ops
 from minirnn.autograd import no_grad
 from minirnn.data.batches import TranslationBatch
 from minirnn.data.vocabulary import BOS, EOS, UNK
-from minirnn.device import Array
+from minirnn.device import Array, array_module, beside
+from minirnn.models.decoder_state import chosen, layers_first, rows_first
 from minirnn.nn import LSTM, Attention, Dropout, Embedding, Linear, Module, Packed, Packing, init, pack_sequence
 from minirnn.nn.utils import evaluating
 from minirnn.random import Rng, generator
@@ -124,7 +125,7 @@ class Seq2Seq(Module):
     def log_likelihood(self, batch: TranslationBatch) -> Array:
         """ln p(y | x) of each pair, summed over its tokens: (N,), without gradients. Call `eval()` before, or dropout takes part."""
         with no_grad():
-            losses = ops.cross_entropy(self.logits(batch), _targets(batch), reduction="none").data  # (R,)
+            losses = ops.cross_entropy(self.logits(batch), _targets(batch), reduction="none").numpy()  # (R,)
         return -np.bincount(_target_packing(batch).sequence, losses, batch.size)
 
     def logits(self, batch: TranslationBatch) -> Tensor:
@@ -140,7 +141,7 @@ class Seq2Seq(Module):
         outputs, (h, c) = self.encoder(self._embed(self.source_embedding, pack_sequence(sources)))
         return (
             outputs.unpack(batch_first=True),
-            outputs.packing.mask(),
+            beside(outputs.packing.mask(), outputs.rows.data),
             self.bridge_h(self._joined(h)).tanh(),
             self.bridge_c(self._joined(c)),
         )
@@ -169,15 +170,15 @@ class Seq2Seq(Module):
         with no_grad():
             memory, mask, h, c = self._encode(sources)
             projected = None if self.attention is None else self.attention.project(memory, mask)
-        blank = None if self.attention is None else np.zeros(mask.shape, memory.dtype)
+        blank = None if self.attention is None else array_module(mask).zeros(mask.shape, memory.dtype)
         keys = None if projected is None else projected.data
-        return DecoderState(h.data.swapaxes(0, 1), c.data.swapaxes(0, 1), memory.data, mask, keys, blank)
+        return DecoderState(*rows_first(h, c), memory.data, mask, keys, blank)
 
     def step(self, tokens: Array, state: DecoderState) -> tuple[Array, DecoderState]:
         """The log-probabilities (B, V) of the token after `tokens` (B,), and the state after it."""
         with no_grad():
             x = self.target_embedding(tokens[None])  # (1, B, E)
-            states, (h, c) = self.decoder(x, tuple(Tensor(np.ascontiguousarray(s.swapaxes(0, 1))) for s in (state.h, state.c)))
+            states, last = self.decoder(x, layers_first(state.h, state.c))
             attended, look = states[0], None
             if self.attention is not None:
                 projected = None if state.projected is None else Tensor(state.projected)
@@ -185,10 +186,11 @@ class Seq2Seq(Module):
                 context, weights = self.attention(queries, Tensor(state.memory), state.mask, projected)  # (B, 1, D), (B, 1, T)
                 attended, look = ops.concatenate([attended, context[:, 0]], axis=1), weights.data[:, 0]
             log_probs = ops.log_softmax(self.output(self.readout(attended).tanh()))
-        return log_probs.data, state._replace(h=h.data.swapaxes(0, 1), c=c.data.swapaxes(0, 1), attention=look)
+        h, c = rows_first(*last)
+        return log_probs.data, state._replace(h=h, c=c, attention=look)
 
     def select(self, state: DecoderState, rows: Array) -> DecoderState:
-        return DecoderState(*[None if array is None else array[rows] for array in state])
+        return chosen(state, rows)
 
     def translate(
         self, sources: Sequence[Array], *, beam: int = 1, length_penalty: float = 1.0, coverage_penalty: float = 0.0, batch_size: int = 64

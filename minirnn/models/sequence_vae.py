@@ -31,10 +31,11 @@ import numpy as np
 from minirnn import decoding, ops
 from minirnn.autograd import no_grad
 from minirnn.data.vocabulary import BOS, EOS, UNK
-from minirnn.device import Array
+from minirnn.device import Array, array_module, beside, is_array, on_host
 from minirnn.distributions import Gaussian, standard_normal_kl
 from minirnn.models import vae_bounds
 from minirnn.models.aggressive import Aggressive, Phase
+from minirnn.models.decoder_state import chosen, layers_first, rows_first
 from minirnn.nn import LSTM, Dropout, Embedding, Linear, Module, Packed, Packing, init, pack_sequence
 from minirnn.nn.utils import evaluating
 from minirnn.random import Rng, generator
@@ -186,7 +187,7 @@ class SequenceVAE(Module):
         beta = self.config.beta if step is None else self.config.beta_at(step)
         loss = self._reconstruction_loss(batch, z) / len(batch) + beta * self.price(kl)
         if leader is not None:
-            information = vae_bounds.information_of(q.mean.data, q.log_std.data, z.data)
+            information = vae_bounds.information_of(q.mean.numpy(), q.log_std.numpy(), z.numpy())
             leader.record(loss.item() * len(batch), sum(map(len, batch)) + len(batch), information)
         return loss
 
@@ -215,7 +216,7 @@ class SequenceVAE(Module):
         if self.training and self.config.word_dropout:
             dropped = self.draws.random(ids.shape) < self.config.word_dropout
             ids = np.where(dropped & (ids > UNK), UNK, ids)
-        rows = ops.take_rows(z, words.packing.sequence)  # (S, Z)
+        rows = ops.take_rows(z, words.packing.sequence) if self.config.latent else z  # (S, Z)
         x = self._beside(self.dropout(self.embedding(ids)), rows, "input")
         states, _ = self.decoder(Packed(x, words.packing), self._first_states(z))
         logits: Tensor = self.output(self.dropout(self._features(states.rows, rows)))
@@ -245,15 +246,15 @@ class SequenceVAE(Module):
     def log_likelihood(self, batch: Sequence[Array], z: Array | None = None) -> Array:
         """ln p(x_n | z_n): (N,), without gradients; with latent=0 it is ln p(x_n), and z is left out."""
         with evaluating(self), no_grad():
-            given = self._no_latent(len(batch)) if z is None else Tensor(np.asarray(z, self.output.weight.dtype))
-            losses = ops.cross_entropy(self.logits(batch, given), self._targets(batch), reduction="none").data  # (S,)
+            given = self._no_latent(len(batch)) if z is None else Tensor(self._points(z))
+            losses = ops.cross_entropy(self.logits(batch, given), self._targets(batch), reduction="none").numpy()  # (S,)
         packing = Packing([len(x) + 1 for x in batch])
         return -np.bincount(packing.sequence, losses, packing.N)
 
     def elbo(self, batch: Sequence[Array], *, rng: Rng = None) -> Elbo:
         """The parts of the ELBO of each sentence, with one z of each drawn from `rng`."""
         q = self.posteriors([batch])
-        kl = standard_normal_kl(q, by_dimension=True).data
+        kl = standard_normal_kl(q, by_dimension=True).numpy()
         return Elbo(self.log_likelihood(batch, q.sample(rng=rng).data), kl)
 
     def importance_weighted(self, batch: Sequence[Array], samples: int = 500, *, rng: Rng = None) -> Array:
@@ -268,27 +269,26 @@ class SequenceVAE(Module):
 
     def start(self, z: Array) -> DecoderState:
         """The state before the first word, for points z (B, Z)."""
-        K, H, dtype = self.config.layers, self.config.decoder_hidden, self.output.weight.dtype
-        z = np.asarray(z, dtype)
+        K, H = self.config.layers, self.config.decoder_hidden
+        z = self._points(z)
         if z.ndim != 2 or z.shape[1] != self.config.latent:
             raise ValueError(f"start: z must be (B, Z) with Z = latent = {self.config.latent}, got {z.shape}")
         with no_grad():
             states = self._first_states(Tensor(z))
-        h, c = (np.zeros((K, len(z), H), dtype),) * 2 if states is None else (s.data for s in states)
-        return DecoderState(h.swapaxes(0, 1), c.swapaxes(0, 1), z)
+        nothing = Tensor(array_module(z).zeros((K, len(z), H), z.dtype))
+        return DecoderState(*rows_first(*((nothing, nothing) if states is None else states)), z)
 
     def step(self, tokens: Array, state: DecoderState) -> tuple[Array, DecoderState]:
         """The log-probabilities (B, V) of the word after `tokens` (B,), and the state after it."""
         with no_grad():
             z = Tensor(state.z)
             x = self._beside(self.embedding(tokens), z, "input")  # (B, E + Z)
-            before = tuple(Tensor(np.ascontiguousarray(s.swapaxes(0, 1))) for s in (state.h, state.c))
-            states, (h, c) = self.decoder(ops.expand_dims(x, 0), before)
+            states, last = self.decoder(ops.expand_dims(x, 0), layers_first(state.h, state.c))
             log_probs = ops.log_softmax(self.output(self._features(states[0], z)))
-        return log_probs.data, DecoderState(h.data.swapaxes(0, 1), c.data.swapaxes(0, 1), state.z)
+        return log_probs.data, DecoderState(*rows_first(*last), state.z)
 
     def select(self, state: DecoderState, rows: Array) -> DecoderState:
-        return DecoderState(*[array[rows] for array in state])
+        return chosen(state, rows)
 
     def decode(
         self,
@@ -328,7 +328,7 @@ class SequenceVAE(Module):
         """Sentences on the straight line from a's posterior mean to b's, both ends included: the homotopy of Bowman et al. 2016."""
         if steps < 2:
             raise ValueError(f"interpolate: steps must be at least 2, the two ends, got {steps}")
-        first, last = self.posteriors([[a, b]]).mean.data  # (Z,) each
+        first, last = self.posteriors([[a, b]]).mean.numpy()  # (Z,) each
         share = np.linspace(0, 1, steps)[:, None]
         return self.decode(first + share * (last - first), how)
 
@@ -345,7 +345,13 @@ class SequenceVAE(Module):
     def _no_latent(self, count: int) -> Tensor:
         if self.config.latent:
             raise ValueError(f"log_likelihood: this model has latent={self.config.latent}, say at which z (N, {self.config.latent})")
-        return Tensor(np.zeros((count, 0), self.output.weight.dtype))
+        return Tensor(self._points(np.zeros((count, 0))))
+
+    def _points(self, z: Array) -> Array:
+        """z in the dtype and on the device of the model."""
+        weight = self.output.weight.data
+        there = is_array(z) and not on_host(z)
+        return z.astype(weight.dtype, copy=False) if there else beside(np.asarray(z, weight.dtype), weight)
 
     def _targets(self, batch: Sequence[Array]) -> Array:
         """What the decoder should say: each sentence and its end, as packed rows (S,)."""

@@ -26,10 +26,10 @@ import numpy as np
 
 from minirnn import ops
 from minirnn.autograd import no_grad
-from minirnn.device import Array
+from minirnn.device import Array, array_module, beside, to_device
 from minirnn.distributions import Gaussian
 from minirnn.errors import MinirnnError
-from minirnn.models.observation import Frames, Kind, Observation, frames_of, parameter_dtype
+from minirnn.models.observation import Frames, Kind, Observation, first_parameter, frames_of
 from minirnn.nn import Linear, Module, Packing, Parameter
 from minirnn.nn.utils import evaluating
 from minirnn.random import Rng, generator
@@ -184,7 +184,7 @@ class StateSpaceModel(Module):
         found = []
         with no_grad(), evaluating(self):
             for part in _parts(batch, samples):
-                found.append(self._bound(self._frames(part), samples, rng, bound).data.astype(np.float64))
+                found.append(self._bound(self._frames(part), samples, rng, bound).numpy().astype(np.float64))
         return np.concatenate(found)
 
     def elbo_terms(self, batch: Sequence[Any], samples: int = 1, rng: Rng = None) -> tuple[Array, Array]:
@@ -196,14 +196,14 @@ class StateSpaceModel(Module):
                 frames = self._frames(part)
                 for sums, term in zip(found, self._terms(frames, samples, rng), strict=True):
                     sequence = frames.repeated(samples).packing.sequence // samples
-                    sums.append(np.bincount(sequence, term.data.astype(np.float64), frames.packing.N) / samples)
+                    sums.append(np.bincount(sequence, term.numpy().astype(np.float64), frames.packing.N) / samples)
         return np.concatenate(found[0]), np.concatenate(found[1])
 
     def sample(self, length: int, count: int = 1, rng: Rng = None, temperature: float = 1.0) -> Array:
         """`count` new series (count, length, D). Standard deviations are multiplied, logits divided, by the temperature."""
         with no_grad(), evaluating(self):
             z = ops.repeat(self.initial.reshape(1, -1), count, 0)
-            nothing = Tensor(np.zeros((count, self._inputs), z.dtype))
+            nothing = Tensor(_zeros((count, self._inputs), z))
             return self._generate(z, self._start(count), nothing, None, length, generator(rng), temperature)
 
     def forecast(self, series: Any, steps: int, count: int = 100, rng: Rng = None, samples: int = 0) -> Array:
@@ -232,14 +232,15 @@ class StateSpaceModel(Module):
         rows: list[tuple[Array, Array, Array]] = []
 
         def look(cloud: Cloud) -> None:
-            W, z = cloud.weights[0], cloud.z.data  # (K,), (K, Z)
+            W, z = cloud.weights[0], cloud.z.numpy()  # (K,), (K, Z)
             mean = W @ z
-            rows.append((mean, np.sqrt(W @ (z - mean) ** 2), W @ self.emission.mean(self._features(cloud.z, cloud.past))))
+            expected = to_device(self.emission.mean(self._features(cloud.z, cloud.past)), "cpu")  # (K, D)
+            rows.append((mean, np.sqrt(W @ (z - mean) ** 2), W @ expected))
 
         with no_grad(), evaluating(self):
             total = self._particles(self._evidence(frames), samples, generator(rng), look)
         latent, std, observation = map(np.stack, zip(*rows, strict=True))
-        return Filtered(latent, std, observation, float(total.data[0]))
+        return Filtered(latent, std, observation, float(total.numpy()[0]))
 
     def impute(self, series: Any, count: int = 1, rng: Rng = None, samples: int = 0) -> Array:
         """A series (T, D) with its missing entries (NaN) drawn given all others, `count` times: (count, T, D).
@@ -250,8 +251,8 @@ class StateSpaceModel(Module):
             raise MinirnnError("impute: the model was made without missing=True")
         rng, frames = generator(rng), self._frames([series])
         clouds: list[Cloud] = []
-        seen = np.ones(frames.x.shape, bool) if frames.seen is None else frames.seen
-        filled = np.repeat(frames.x[None], count, 0)  # (count, T, D)
+        seen = np.ones(frames.x.shape, bool) if frames.seen is None else to_device(frames.seen, "cpu")
+        filled = np.repeat(to_device(frames.x, "cpu")[None], count, 0)  # (count, T, D)
         with no_grad(), evaluating(self):
             self._particles(self._evidence(frames), samples or max(count, 100), rng, clouds.append)
             chosen = resample(clouds[-1].weights, rng, count=count)[0]
@@ -259,7 +260,7 @@ class StateSpaceModel(Module):
                 cloud = clouds[t]
                 past = None if cloud.past is None else _take(cloud.past, chosen)
                 drawn = self.emission.draw(self._features(_take(cloud.z, chosen), past), rng)
-                filled[:, t] = np.where(seen[t], filled[:, t], drawn)
+                filled[:, t] = np.where(seen[t], filled[:, t], to_device(drawn, "cpu"))
                 chosen = chosen if cloud.ancestors is None else cloud.ancestors[chosen]
         return filled
 
@@ -270,7 +271,7 @@ class StateSpaceModel(Module):
 
     def _frames(self, batch: Sequence[Any]) -> Frames:
         config = self.config
-        return frames_of(batch, config.observed, config.observation, missing=config.missing, dtype=parameter_dtype(self))
+        return frames_of(batch, config.observed, config.observation, missing=config.missing, like=first_parameter(self))
 
     def _features(self, z: Tensor, past: Tensor | None) -> Tensor:
         """What the emission sees."""
@@ -288,7 +289,7 @@ class StateSpaceModel(Module):
         sizes = evidence.frames.packing.batch_sizes.tolist()
         hints = ops.split(evidence.hints, sizes, 0)
         pasts = [None] * len(sizes) if evidence.past is None else ops.split(evidence.past, sizes, 0)
-        draws = np.split(noise, np.cumsum(sizes)[:-1])
+        draws = [noise[end - n : end] for n, end in zip(sizes, np.cumsum(sizes).tolist(), strict=True)]
         z, hidden = ops.repeat(self.initial.reshape(1, -1), sizes[0], 0), self._start(sizes[0])
         steps: list[tuple[Tensor, ...]] = []
         for n, hint, past, eps in zip(sizes, hints, pasts, draws, strict=True):
@@ -303,7 +304,7 @@ class StateSpaceModel(Module):
     def _drawn(self, frames: Frames, samples: int, rng: np.random.Generator) -> tuple[Evidence, Trajectory, Array, Tensor]:
         """The evidence, a draw of z for every row, the noise (S, Z) it was made of, and ln p(x_t | z_t) (S,)."""
         evidence = self._evidence(frames, samples)
-        noise = _normal(rng, (evidence.frames.packing.S, self.config.latent), evidence.hints.dtype)
+        noise = beside(_normal(rng, (evidence.frames.packing.S, self.config.latent), evidence.hints.dtype), evidence.hints.data)
         path = self._trajectory(evidence, noise)
         features = self._features(path.z, evidence.past)
         return evidence, path, noise, self.emission.log_prob(features, evidence.frames.x, evidence.frames.seen)
@@ -336,7 +337,7 @@ class StateSpaceModel(Module):
         ends = np.cumsum(sizes).tolist()
         N = sizes[0]
         z, hidden = ops.repeat(self.initial.reshape(1, -1), N * K, 0), self._start(N * K)
-        zeros = np.zeros((N, K), z.dtype)
+        zeros = _zeros((N, K), z)
         log_w, log_z = Tensor(zeros), Tensor(zeros[:, 0])  # since the last resampling, and before it
         ancestors: Array | None = None
         finished: list[Tensor] = []
@@ -354,7 +355,7 @@ class StateSpaceModel(Module):
             z = posterior.sample(_normal(rng, (n * K, self.config.latent), z.dtype))
             reconstruction = self.emission.log_prob(self._features(z, past), frames.x[rows].repeat(K, 0), seen)
             log_w = log_w + (reconstruction + prior.log_prob(z) - posterior.log_prob(z)).reshape(n, K)
-            weights = normalised(log_w.data)
+            weights = normalised(log_w.numpy())  # on the host, which draws the survivors: on a device it waits here, once a step
             if look is not None:
                 look(Cloud(z, hidden, past, weights, ancestors))
             poor = effective_size(weights) < K / 2
@@ -371,15 +372,16 @@ class StateSpaceModel(Module):
     def _generate(
         self, z: Tensor, hidden: Hidden, x: Tensor, memory: Any, steps: int, rng: np.random.Generator, temperature: float
     ) -> Array:
-        """What comes after z_{t-1} (n, Z) and x_{t-1} (n, .): (n, steps, D)."""
-        drawn = np.zeros((len(z), steps, self.config.observed), z.dtype)
+        """What comes after z_{t-1} (n, Z) and x_{t-1} (n, .): (n, steps, D), read from a device when all of it is there."""
+        xp = array_module(z.data)
+        drawn = _zeros((len(z), steps, self.config.observed), z)
         for t in range(steps):
             past, memory = self._hear(x, memory)
             prior, hidden = self._predict(z, hidden, past)
             z = prior.sample(temperature * _normal(rng, prior.mean.shape, z.dtype))
             drawn[:, t] = self.emission.draw(self._features(z, past), rng, temperature)
-            x = Tensor(np.concatenate([drawn[:, t], np.ones_like(drawn[:, t])], 1) if self.config.missing else drawn[:, t])
-        return drawn
+            x = Tensor(xp.concatenate([drawn[:, t], xp.ones_like(drawn[:, t])], 1) if self.config.missing else drawn[:, t])
+        return to_device(drawn, "cpu")
 
 
 def posterior_layer(features: int, latent: int, rng: np.random.Generator, spread: float) -> Linear:
@@ -445,6 +447,10 @@ def _parts(batch: Sequence[Any], samples: int) -> list[Sequence[Any]]:
 
 def _normal(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> Array:
     return rng.standard_normal(shape).astype(dtype)
+
+
+def _zeros(shape: tuple[int, ...], like: Tensor) -> Array:
+    return array_module(like.data).zeros(shape, like.dtype)
 
 
 def _per_series(terms: Tensor, packing: Packing) -> Tensor:

@@ -38,7 +38,7 @@ def importance_weighted(model: Model, batch: Sequence[Array], samples: int, rng:
     if samples < 1:
         raise ValueError(f"importance_weighted: samples must be at least 1, got {samples}")
     rng, q = generator(rng), model.posteriors([batch])
-    mean, log_std = q.mean.data, q.log_std.data  # (N, Z)
+    mean, log_std = q.mean.numpy(), q.log_std.numpy()  # (N, Z)
     N, Z = mean.shape
     at_once = max(1, ROWS // (sum(map(len, batch)) + N))
     weights = np.empty((samples, N))  # ln p(x, z) - ln q(z | x)
