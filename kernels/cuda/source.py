@@ -41,13 +41,18 @@ def read(path: str) -> str:
     return _read(KERNELS / path, set())
 
 
+def text(path: Path) -> str:
+    """One file, as it is on disk."""
+    return path.read_text()
+
+
 def _read(path: Path, seen: set[Path]) -> str:
     def included(match: re.Match[str]) -> str:
         other = (path.parent / match[1]).resolve()
         return "\n" if other in seen else _read(other, seen)
 
     seen.add(path.resolve())
-    return _INCLUDE.sub(included, path.read_text())
+    return _INCLUDE.sub(included, text(path))
 
 
 def options(dtype: str) -> tuple[str, ...]:
