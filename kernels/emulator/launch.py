@@ -11,6 +11,7 @@ import numpy as np
 
 from minirnn.kernels.emulator import build, counts, device, memory
 from minirnn.kernels.emulator.arrays import MemoryPointer, ndarray
+from minirnn.kernels.emulator.library import Address, Kernel, Library
 from minirnn.kernels.emulator.translate import EmulatorError
 
 _launches = 0
@@ -51,12 +52,12 @@ class RawModule:
             raise TypeError(f"Argument 'options' has incorrect type (expected tuple, got {type(options).__name__})")
         self.code, self.options, self.backend = code or "", options, backend
         self.enable_cooperative_groups, self.name_expressions = enable_cooperative_groups, tuple(name_expressions or ())
-        self._libraries: dict[str, build.Library] = {}
+        self._libraries: dict[str, Library] = {}
 
     def compile(self, log_stream: Any = None) -> None:
         self._library()
 
-    def _library(self) -> build.Library:
+    def _library(self) -> Library:
         sanitize = build.sanitizer()
         if sanitize not in self._libraries:
             defines = [option[2:] for option in self.options if option.startswith("-D")]
@@ -77,7 +78,7 @@ def _flushes(options: tuple[str, ...]) -> bool:
 class Function:
     """A kernel that can be launched."""
 
-    def __init__(self, kernel: build.Kernel, *, cooperative: bool, flush: bool) -> None:
+    def __init__(self, kernel: Kernel, *, cooperative: bool, flush: bool) -> None:
         self._kernel, self._flush, self.enable_cooperative_groups = kernel, flush, cooperative
         self.name = kernel.name
         self.max_dynamic_shared_size_bytes = device.STATIC_SHARED
@@ -106,6 +107,7 @@ class Function:
             *sizes,
             prepared,
             shared_memory=shared_mem,
+            most_shared_memory=device.properties.shared_memory,
             cooperative=self.enable_cooperative_groups,
             seed=_seed if _seed < 2 else _seed + _launches,
             flush=self._flush,
@@ -182,7 +184,7 @@ def _prepared(kernel: str, i: int, argument: Any) -> Any:
             raise EmulatorError(f"{kernel}: argument {i} is on device {argument._device}, the kernel runs on device {device.current()}")
         return argument._array
     if isinstance(argument, MemoryPointer):
-        return build.Address(argument.ptr)
+        return Address(argument.ptr)
     if isinstance(argument, np.ndarray):
         raise TypeError(f"Unsupported type {type(argument)}")
     if isinstance(argument, bool):
@@ -194,7 +196,7 @@ def _prepared(kernel: str, i: int, argument: Any) -> Any:
     if isinstance(argument, complex):
         return np.complex128(argument)
     if argument is None:
-        return build.Address(0)
+        return Address(0)
     if not isinstance(argument, np.generic):
         raise TypeError(f"Unsupported type {type(argument)}")
     return argument

@@ -28,12 +28,12 @@ struct Operand {
 
 // All 32 lanes call it together. T is __half or __nv_bfloat16: mma_m16n8k16<__half>(d, a, b), or a null T* as the last argument.
 template <class T>
-void mma_m16n8k16(float d[4], const uint32_t a[4], const uint32_t b[2], const T* = nullptr, int line = __builtin_LINE()) {
+void mma_m16n8k16(float d[4], const uint32_t a[4], const uint32_t b[2], const T* = nullptr, EMU_PLACE) {
   emulator::Operand A, B;
-  emulator::exchange_all(static_cast<uint64_t>(a[1]) << 32 | a[0], A.low, line);
-  emulator::exchange_all(static_cast<uint64_t>(a[3]) << 32 | a[2], A.high, line);
-  emulator::exchange_all(static_cast<uint64_t>(b[1]) << 32 | b[0], B.low, line);
-  const int g = emulator::emu_lane() / 4, t = emulator::emu_lane() % 4;
+  emulator::exchange_all(static_cast<uint64_t>(a[1]) << 32 | a[0], A.low, place);
+  emulator::exchange_all(static_cast<uint64_t>(a[3]) << 32 | a[2], A.high, place);
+  emulator::exchange_all(static_cast<uint64_t>(b[1]) << 32 | b[0], B.low, place);
+  const int g = emulator::lane() / 4, t = emulator::lane() % 4;
   for (int i = 0; i < 4; ++i) {
     const int lower = i / 2, column = 2 * t + i % 2;  // D[g + 8 lower][column]
     float sum = d[i];

@@ -19,7 +19,7 @@ class EmulatorError(RuntimeError):
 def translate(source: str) -> str:
     """The source with every declaration of shared memory replaced by a macro of cuda_on_cpu.h; lines keep their numbers."""
     text = without_comments(source)
-    text = _DYNAMIC.sub(r"EMU_DYN_SHARED(\1, \2);", text)
+    text = _DYNAMIC.sub(r"EMU_DYNAMIC_SHARED(\1, \2);", text)
     text = _STATIC.sub(r"EMU_SHARED(\1, \2, \3);", text)
     left = re.search(r"[^\n]*__shared__[^\n]*", text)
     if left:
@@ -38,7 +38,7 @@ def kernels(source: str) -> dict[str, str | None]:
     bounds: list[str] = []
 
     def note(match: re.Match[str]) -> str:
-        bounds.append(match[1])
+        bounds.append(re.split(r",(?![^(]*\))", match[1])[0])  # the second number of a bound is advice
         return f" BOUNDS__{len(bounds) - 1} "
 
     found: dict[str, str | None] = {}

@@ -76,8 +76,10 @@ static inline bool __hlt(__nv_bfloat16 a, __nv_bfloat16 b) { return __bfloat162f
 static inline bool __hgt(__nv_bfloat16 a, __nv_bfloat16 b) { return __bfloat162float(a) > __bfloat162float(b); }
 
 namespace emulator {
+
+EMU_LETTER(__nv_bfloat16, 'E')
 template <> struct Storage<__nv_bfloat16> {
   static float value(uint16_t bits) { return bfloat16_value(bits); }
 };
-template <> constexpr char type_code<__nv_bfloat16>() { return 'E'; }
+
 }  // namespace emulator

@@ -76,8 +76,10 @@ static inline bool __hlt(__half a, __half b) { return __half2float(a) < __half2f
 static inline bool __hgt(__half a, __half b) { return __half2float(a) > __half2float(b); }
 
 namespace emulator {
+
+EMU_LETTER(__half, 'e')
 template <> struct Storage<__half> {
   static float value(uint16_t bits) { return half_value(bits); }
 };
-template <> constexpr char type_code<__half>() { return 'e'; }
+
 }  // namespace emulator
