@@ -7,14 +7,16 @@ import importlib
 import importlib.util
 import subprocess
 import sys
+import types
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 
 import minirnn as mr
-from minirnn import Tensor, nn, tensor
+from minirnn import Tensor, nn, ops, tensor
 from minirnn.device import array_module, beside, current_device, device_of, peek, synchronize, to_device
+from minirnn.distributions import Bernoulli, Categorical, Gaussian
 from minirnn.kernels import availability
 
 needs_emulator = pytest.mark.skipif(
@@ -188,3 +190,108 @@ def test_asking_about_the_cpu_imports_no_cupy():
         "loaded = {'cupy', 'numba', 'minirnn.kernels.emulator'} & set(sys.modules); assert not loaded, loaded"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# Distributions, decoding, and watching a run
+
+
+@needs_emulator
+def test_distributions_draw_the_same_on_every_device():
+    mean, log_std, logits = (np.random.default_rng(k).standard_normal((3, 4)) for k in range(3))
+    results = []
+    for device in ("cpu", "emulated"):
+        m, s, lo = (Tensor(a).to(device) for a in (mean, log_std, logits))
+        gaussian, bernoulli, categorical = Gaussian(m, s), Bernoulli(lo), Categorical(lo)
+        drawn = [gaussian.sample(rng=1), Tensor(bernoulli.sample(2)), Tensor(categorical.sample(3))]
+        assert {t.device for t in drawn} == {device}
+        results.append(
+            [
+                *drawn,
+                gaussian.log_prob(drawn[0]),
+                gaussian.entropy(),
+                gaussian.kl(Gaussian(s, m)),
+                bernoulli.log_prob(drawn[1]),
+                bernoulli.kl(Bernoulli(m)),
+                categorical.log_prob(drawn[2]),
+                categorical.entropy(),
+                categorical.kl(Categorical(m)),
+                mr.distributions.standard_normal_kl(gaussian),
+            ]
+        )
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_allclose(b.numpy(), a.numpy(), rtol=1e-12, atol=1e-14)
+
+
+class Chain:
+    """A model of the next token for the decoders: it depends on the last one alone, and looks at one of two places."""
+
+    def __init__(self, device: str) -> None:
+        self.table = ops.log_softmax(Tensor(np.random.default_rng(0).standard_normal((6, 6))).to(device))
+
+    def step(self, tokens, state):
+        attention = ops.softmax(self.table[tokens][:, :2]).data
+        return self.table[tokens].data, types.SimpleNamespace(rows=state.rows, attention=attention)
+
+    def select(self, state, rows):
+        return types.SimpleNamespace(rows=state.rows[rows], attention=None)
+
+
+@needs_emulator
+def test_decoding_reads_each_step_once_and_finds_the_same():
+    found = []
+    for device in ("cpu", "emulated"):
+        model, state = Chain(device), types.SimpleNamespace(rows=np.arange(2))
+        options = {"bos": 0, "eos": 1, "max_length": 7}
+        with importlib.import_module("minirnn.kernels.emulator.stand_in").counting() as counts:
+            searched = [
+                *mr.decoding.greedy(model, state, 2, **options),
+                *mr.decoding.sample(model, state, 2, rng=4, **options),
+                *mr.decoding.beam_search(model, state, 2, beam=3, coverage_penalty=0.1, **options),
+            ]
+        assert counts.synchronisations <= 2 * 3 * 7  # log-probabilities and attention, at most seven steps, three searches
+        found.append(searched)
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_array_equal(a.tokens, b.tokens)
+        assert a.score == pytest.approx(b.score, rel=1e-12)
+        np.testing.assert_allclose(a.attention, b.attention, rtol=1e-12)
+
+
+@needs_emulator
+def test_a_checkpoint_is_the_computation_itself():
+    with mr.device("emulated"):
+        lstm = nn.Sequential(nn.Linear(2, 3, rng=0), nn.Dropout(0.5, rng=1))
+    x = Tensor(np.random.default_rng(0).standard_normal((4, 2)).astype(np.float32)).to("emulated")
+    gradients = []
+    for run in (lambda x: lstm(x), lambda x: mr.checkpoint(lstm, x)):
+        lstm.items[1].rng = np.random.default_rng(1)
+        lstm.zero_grad()
+        (run(x) ** 2).sum().backward()
+        gradients.append([p.grad.numpy() for p in lstm.parameters()])
+    for a, b in zip(*gradients, strict=True):
+        np.testing.assert_array_equal(a, b)
+    drawn = np.random.default_rng(0)
+    y = mr.checkpoint(lambda x: x * drawn.standard_normal(2).astype(np.float32), x.detach().requires_grad_())
+    with pytest.raises(RuntimeError, match="f gave another result in the backward pass"):
+        y.sum().backward()
+
+
+@needs_emulator
+def test_the_anomaly_detector_names_the_operation_and_the_place():
+    x = Tensor(np.array([[1.0, 4.0], [0.0, -1.0]])).to("emulated").requires_grad_()
+    with mr.detect_anomaly(), pytest.raises(mr.diagnostics.AnomalyError, match=r"Sqrt forward: first NaN or Inf at index \(1, 1\)"):
+        x.sqrt()
+    with mr.device("emulated"):
+        lstm = nn.LSTM(2, 3, rng=0)
+    bad = np.ones((4, 2, 2), np.float32)
+    bad[2, 1] = np.inf
+    with mr.detect_anomaly(), pytest.raises(mr.diagnostics.AnomalyError, match="NaN or Inf"):
+        lstm(Tensor(bad).to("emulated"))
+
+
+@needs_emulator
+def test_the_profiler_waits_so_that_times_are_their_own():
+    x = Tensor(np.ones((3, 3))).to("emulated").requires_grad_()
+    with importlib.import_module("minirnn.kernels.emulator.stand_in").counting() as counts, mr.profile() as profile:
+        (x @ x).sum().backward()
+    assert counts.synchronisations >= 2 * 2
+    assert profile.by_operation["MatMul"].calls == 1

@@ -72,8 +72,7 @@ class Attention(Module):
         """The context (S, D) of every row of ragged queries, each from the keys (N, T, D) of its own sequence."""
         context, _ = self(queries.unpack(batch_first=True), keys, mask)  # (N, L, D)
         packing = queries.packing
-        places = packing.sequence * packing.T + packing.time  # (S,)
-        return ops.take_rows(context.reshape(-1, context.shape[-1]), places, unique=True)
+        return ops.take_rows(context.reshape(-1, context.shape[-1]), packing.places(packing.T), unique=True)  # (S, D)
 
     def project(self, keys: Tensor, mask: Any = None) -> Tensor | None:
         """What of the score depends on the keys alone, (N, T, A): for a decoder that asks step by step. None where there is nothing."""

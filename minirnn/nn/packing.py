@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from minirnn import ops
-from minirnn.device import array_module
+from minirnn.device import array_module, beside
 from minirnn.tensor import Tensor
 
 Indices = np.ndarray[Any, np.dtype[np.int64]]
@@ -24,11 +24,13 @@ class Packing:
     """Where each step of each sequence lies among the packed rows.
 
     Made from the lengths (N,) of the sequences, in any order. Sequences are known by their place in `lengths`, the caller's order,
-    unless "sorted" is said. All are int64 arrays, computed when first asked for; none may be written to.
+    unless "sorted" is said. All are int64 arrays of the host, computed when first asked for; none may be written to, so that one that is
+    needed on a device moves there once (see `minirnn.device.beside`).
     """
 
     def __init__(self, lengths: Any) -> None:
         self.lengths: Indices = _checked(lengths)  # (N,)
+        self._places: dict[int, Indices] = {}
 
     @cached_property
     def order(self) -> Indices:
@@ -75,6 +77,12 @@ class Packing:
     def rows(self) -> Indices:
         """(S,) t N + n: the place of each row in a dense (T, N, ...) array whose first two axes count as one."""
         return _frozen(self.time * self.N + self.sequence)
+
+    def places(self, T: int) -> Indices:
+        """(S,) n T + t: the place of each row in a dense (N, T, ...) array whose first two axes count as one."""
+        if T not in self._places:
+            self._places[T] = _frozen(self.sequence * T + self.time)
+        return self._places[T]
 
     @cached_property
     def reverse(self) -> Indices:
@@ -148,7 +156,7 @@ class Packed:
         if packing.T > T:
             raise ValueError(f"unpack: T={T} is shorter than the longest sequence, {packing.T}")
         shape = (packing.N, T) if batch_first else (T, packing.N)
-        places = packing.sequence * T + packing.time if batch_first else packing.rows
+        places = packing.places(T) if batch_first else packing.rows
         complete = packing.is_dense and packing.T == T and not batch_first
         rows = self.rows if complete else ops.put_rows(self.rows, places, T * packing.N, unique=True)
         return rows.reshape((*shape, *self.rows.shape[1:]))
@@ -182,7 +190,8 @@ def pack_sequence(sequences: Sequence[Any]) -> Packed:
     if all(isinstance(s, Tensor) for s in sequences):
         return Packed(ops.take_rows(ops.concatenate(sequences), places, unique=True), packing)
     xp = array_module(sequences[0])
-    return Packed(Tensor(xp.concatenate(sequences)[places]), packing)
+    rows = xp.concatenate(sequences)
+    return Packed(Tensor(rows[beside(places, rows)]), packing)
 
 
 def _checked(lengths: Any) -> Indices:

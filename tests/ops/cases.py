@@ -31,7 +31,7 @@ class Case(NamedTuple):
 
 def _symmetric(x: Tensor) -> Tensor:
     """x x^T + 1/2, positive definite."""
-    return x @ x.swapaxes(-1, -2) + Tensor(0.5 * np.eye(x.shape[-1], dtype=x.dtype))
+    return x @ x.swapaxes(-1, -2) + 0.5 * np.eye(x.shape[-1], dtype=x.dtype)
 
 
 IDS = np.array([3, 0, 3, 1, 3])
@@ -44,11 +44,18 @@ S, N, H = 8, 3, 2
 
 
 def _recurrence(name: str, kernel: str) -> Callable[..., tuple[Tensor, ...]]:
+    """On a device, the kernel there that is written in the same way."""
     operation = {"lstm": recurrence.LSTM, "gru": recurrence.GRU, "rnn": recurrence.RNN}[name]
-    options: dict[str, Any] = {"batch_sizes": BATCH_SIZES, "kernel": load(name, kernel)}
+    options: dict[str, Any] = {"batch_sizes": BATCH_SIZES}
     if name == "rnn":
         options["nonlinearity"] = "tanh"
-    return lambda *inputs: operation.apply_all(*inputs, **options)
+
+    def f(*inputs: Tensor) -> tuple[Tensor, ...]:
+        device = inputs[0].device
+        named = kernel if device == "cpu" else {"numpy": "cupy", "numba": "numba-cuda"}[kernel]
+        return operation.apply_all(*inputs, kernel=load(name, named, device), **options)
+
+    return f
 
 
 def _recurrences(name: str) -> list[Case]:
@@ -68,7 +75,8 @@ def _kalman(kernel: str) -> Case:
     def f(A: Tensor, B: Tensor, C: Tensor, D: Tensor, b: Tensor, d: Tensor, m0: Tensor, B0: Tensor) -> Tensor:
         y = SERIES.astype(A.dtype)
         Q, R, P0 = _symmetric(B), _symmetric(D), _symmetric(B0)
-        return ops.kalman_log_likelihood(A, Q, C, R, b, d, m0, P0, y=y, lengths=np.array([4, 2]), kernel=kernel)
+        named = kernel if A.device == "cpu" else "cupy"
+        return ops.kalman_log_likelihood(A, Q, C, R, b, d, m0, P0, y=y, lengths=np.array([4, 2]), kernel=named)
 
     inputs = [normal(3, 3), normal(3, 3, seed=1), normal(2, 3), normal(2, 2), normal(4, 3), normal(2), normal(2, 3), normal(3, 3)]
     return Case(f, inputs, analytic=False)
