@@ -1,7 +1,7 @@
 """The stand-in's `ndarray`: NumPy does the arithmetic, CuPy's rules are kept.
 
-An array of the device is a type of its own. It never turns into a NumPy array unless asked to, it does not mix with one, and what comes out of a
-reduction or an index is an array of the device again, of no dimensions. Whatever makes the host wait is counted.
+An array of the device is a type of its own. It never turns into a NumPy array unless asked to, it does not mix with one, and what comes out
+of a reduction or an index is an array of the device again, of no dimensions. Whatever makes the host wait is counted.
 """
 
 from __future__ import annotations
@@ -23,15 +23,17 @@ _HOST_INDICES = {"take", "choose", "put", "compress"}
 
 def stored(dtype: Any) -> np.dtype[Any]:
     """The dtype, or a ValueError where CuPy stores no such numbers."""
-    dtype = np.dtype(dtype)
-    if (dtype.kind not in "biufc" and dtype.name != "bfloat16") or dtype.char in "gG":
-        raise ValueError(f"Unsupported dtype {dtype}")
-    return dtype
+    found: np.dtype[Any] = np.dtype(dtype)
+    if (found.kind not in "biufc" and found.name != "bfloat16") or found.char in "gG":
+        raise ValueError(f"Unsupported dtype {found}")
+    return found
 
 
 def on_host(value: Any) -> Any:
-    """`value` with each array of the device, in lists and dictionaries as well, replaced by the NumPy array behind it; a TypeError for arrays that
-    belong to the host, and a ValueError for those of another device."""
+    """`value` with each array of the device, in lists and dictionaries as well, replaced by the NumPy array behind it.
+
+    A TypeError for arrays that belong to the host, a ValueError for those of another device.
+    """
     if isinstance(value, ndarray):
         if value._device != device.current():
             raise ValueError(
@@ -169,7 +171,7 @@ class ndarray:
 
     @property
     def imag(self) -> ndarray:
-        return self._view(self._array.imag) if self._array.dtype.kind == "c" else on_device(self._array.imag)  # type: ignore[no-any-return]
+        return self._view(self._array.imag) if self._array.dtype.kind == "c" else on_device(self._array.imag)
 
     @property
     def flags(self) -> Flags:
@@ -182,16 +184,6 @@ class ndarray:
     @property
     def device(self) -> device.Device:
         return device.Device(self._device)
-
-    @property
-    def base(self) -> Any:
-        return None if isinstance(self._array.base, (memory.Memory, type(None))) and not self._partial else self._array.base
-
-    @property
-    def _partial(self) -> bool:
-        """Whether this is a view of a part of its memory."""
-        root = self._array.base
-        return isinstance(root, memory.Memory) and self._array.nbytes != root.end - root.begin
 
     dtype = property(lambda self: self._array.dtype)
     ndim = property(lambda self: self._array.ndim)
@@ -298,7 +290,7 @@ class ndarray:
     def __getattr__(self, name: str) -> Any:
         if not names.known("ndarray", name):
             raise AttributeError(f"'cupy.ndarray' object has no attribute {name!r}")
-        if not hasattr(self._array, name):
+        if not callable(getattr(self._array, name, None)):
             raise NotImplementedError(f"cupy.ndarray.{name} exists in CuPy, but not in the stand-in")
 
         def method(*args: Any, **kwargs: Any) -> Any:

@@ -23,7 +23,7 @@ from minirnn.kernels.emulator.translate import EmulatorError, kernels, translate
 HERE = Path(__file__).parent
 SANITIZERS = ("", "address,undefined", "thread")
 _FLAGS = ("-std=c++17", "-g", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wno-unknown-pragmas", "-Wno-unused")
-# A product and a sum stay two roundings, as fma() is one; and a local variable that nobody wrote to holds 0xFE bytes, a huge negative number.
+# A product and a sum stay two roundings, as fma() is one. A local variable that nobody wrote to holds 0xFE bytes, a huge negative number.
 _KERNEL_FLAGS = ("-ffp-contract=off", "-fno-math-errno", "-ftrivial-auto-var-init=pattern")
 
 
@@ -137,8 +137,10 @@ def _compile_in(work: Path, final: Path, unit: str, options: tuple[str, ...], so
 
 @cache
 def _runtime() -> Callable[..., int]:
-    """emu_launch of runtime.cpp, which runs beneath the kernels of all libraries. Sanitizers instrument the kernels and not this: it switches
-    stacks under their feet."""
+    """emu_launch of runtime.cpp, which runs beneath the kernels of all libraries.
+
+    Sanitizers instrument the kernels and not this: it switches stacks under their feet.
+    """
     path = _built((HERE / "runtime.cpp").read_text(), ("-O2",))
     run: Callable[..., int] = ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL).emu_launch
     return run

@@ -1,7 +1,8 @@
-// CUDA C++ for a C++17 compiler: the keywords, the built-in variables and the functions that a kernel uses. build.py puts it before every kernel.
+// CUDA C++ for a C++17 compiler: the keywords, the built-in variables and the functions that a kernel uses. build.py puts it before every
+// kernel.
 //
-// Each CUDA thread is a fiber, a stack of its own on the one thread of the operating system that runs them all. It runs until it waits: at a
-// barrier, in an exchange with its warp, in a sleep. runtime.cpp decides who runs next.
+// Each CUDA thread is a fiber, a stack of its own on the one thread of the operating system that runs them all. It runs until it waits: at
+// a barrier, in an exchange with its warp, in a sleep. runtime.cpp decides who runs next.
 #pragma once
 #define CUDA_ON_CPU 1
 #include <cassert>

@@ -1,5 +1,5 @@
-// Fibers: stacks that take turns on one thread of the operating system. A switch saves the registers that a called function must keep, changes the
-// stack pointer, and returns into whatever the other stack was doing. The sanitizers, where they are loaded, are told.
+// Fibers: stacks that take turns on one thread of the operating system. A switch saves the registers that a called function must keep,
+// changes the stack pointer, and returns into whatever the other stack was doing. The sanitizers, where they are loaded, are told.
 #pragma once
 #include <sys/mman.h>
 
@@ -66,8 +66,8 @@ struct Fiber {
   void* fake_stack = nullptr;
 };
 
-// Makes the fiber call `entry` when it is first switched to. Below a stack lies a page that cannot be touched, where one that overflows ends.
-// `fiber` may hold the stack of one that has ended.
+// Makes the fiber call `entry` when it is first switched to. Below a stack lies a page that cannot be touched, where one that overflows
+// ends. `fiber` may hold the stack of one that has ended.
 inline bool start_fiber(Fiber& fiber, void (*entry)()) {
   if (!fiber.stack) {
     void* memory = mmap(nullptr, stack_bytes(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);

@@ -14,7 +14,7 @@ from typing import Any
 from minirnn.kernels.emulator.names import PATH
 
 _SIGNATURE = re.compile(r"\w+\.(\w+)\(self(?:, )?(.*?)\)(?: ->.*)?$")
-_KINDS = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
+_KINDS: dict[Any, str] = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
 
 
 def main() -> None:

@@ -254,11 +254,11 @@ def argmin(a: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdim
 
 
 def array_equal(a1: Any, a2: Any, equal_nan: bool = False) -> Any:
-    return compute(lambda *a: np.asarray(np.array_equal(*a, equal_nan=equal_nan)), (a1, a2), {}, "array_equal")
+    return compute(lambda x, y: np.asarray(np.array_equal(x, y, equal_nan)), (a1, a2), {}, "array_equal")
 
 
 def allclose(a: Any, b: Any, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> Any:
-    return compute(lambda *ab: np.asarray(np.allclose(*ab, rtol, atol, equal_nan)), (a, b), {}, "allclose")
+    return compute(lambda x, y: np.asarray(np.allclose(x, y, rtol, atol, equal_nan)), (a, b), {}, "allclose")
 
 
 def shares_memory(a: Any, b: Any, max_work: Any = None) -> bool:

@@ -1,4 +1,4 @@
-"""`cupy.RawModule` and `cupy.RawKernel`: the source is compiled for this CPU, and every launch is checked as a GPU would check it, and more."""
+"""`cupy.RawModule` and `cupy.RawKernel`: the source is compiled for this CPU, and a launch is checked as a GPU would check it, and more."""
 
 from __future__ import annotations
 
@@ -20,13 +20,20 @@ _seed = 2
 
 @contextmanager
 def schedule(seed: int) -> Any:
-    """Run the threads of all launches inside in ascending order (0), descending order (1), or in random orders drawn from the seed (2 and more)."""
+    """The threads of launches inside run in ascending order (0), in descending order (1), or in orders drawn from the seed (2 and more)."""
     global _seed, _launches
     before, _seed, _launches = (_seed, _launches), seed, 0
     try:
         yield
     finally:
         _seed, _launches = before
+
+
+def next_seed() -> int:
+    """Of the launch that begins: 0 and 1 stand for ascending and descending order, every other seed gives each launch an order of its own."""
+    global _launches
+    _launches += 1
+    return _seed if _seed < 2 else _seed + _launches
 
 
 class RawModule:
@@ -94,14 +101,12 @@ class Function:
         super().__setattr__(name, value)
 
     def __call__(self, grid: Any, block: Any, args: Any, *, shared_mem: int = 0, stream: Any = None) -> None:
-        global _launches
         sizes = _three("grid", grid), _three("block", block)
         self._check_geometry(*sizes, shared_mem)
         if not isinstance(args, tuple):
             raise TypeError(f"the arguments of {self.name} must be a tuple, got {type(args).__name__}")
         arrays = [each for each in args if isinstance(each, ndarray)]
         prepared = [_prepared(self.name, i, each) for i, each in enumerate(args)]
-        _launches += 1
         counts.launched(counts.Launch(self.name, *sizes, shared_mem, self.enable_cooperative_groups))
         self._kernel(
             *sizes,
@@ -109,7 +114,7 @@ class Function:
             shared_memory=shared_mem,
             most_shared_memory=device.properties.shared_memory,
             cooperative=self.enable_cooperative_groups,
-            seed=_seed if _seed < 2 else _seed + _launches,
+            seed=next_seed(),
             flush=self._flush,
         )
         for i, array in enumerate(arrays):
@@ -142,8 +147,8 @@ class Function:
         most = each * device.properties.multiprocessors
         if blocks > most:
             raise EmulatorError(
-                f"{self.name}: CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE: {blocks} blocks, {most} of {threads} threads and {shared_mem} bytes of "
-                f"dynamic shared memory run at the same time ({each} on each of {device.properties.multiprocessors} multiprocessors)"
+                f"{self.name}: CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE: {blocks} blocks, {most} of {threads} threads and {shared_mem} "
+                f"bytes of dynamic shared memory run at once ({each} on each of {device.properties.multiprocessors} multiprocessors)"
             )
 
 

@@ -85,7 +85,7 @@ class Library(Mapping[str, "Kernel"]):
 
 def letter(dtype: Any) -> str:
     """The letter of a NumPy dtype, as kernel_table.h gives it to the C++ type: long is the 64-bit integer on Linux."""
-    char = np.dtype(dtype).char
+    char = str(np.dtype(dtype).char)
     return {"l": "q", "L": "Q"}.get(char, char)
 
 
@@ -153,7 +153,8 @@ class Kernel:
             raise EmulatorError(f"{self.name}: argument {i} is a pointer to {_type(element)}, it cannot take an array of {argument.dtype}")
         if not argument.flags.c_contiguous:
             raise EmulatorError(
-                f"{self.name}: argument {i} must be a C-contiguous array, this one has the strides {argument.strides} (array.data passes it as it is)"
+                f"{self.name}: argument {i} must be a C-contiguous array, this one has the strides {argument.strides}; "
+                "array.data passes it as it is"
             )
         return int(argument.ctypes.data)
 

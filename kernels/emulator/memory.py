@@ -1,7 +1,7 @@
 """Where emulated arrays live: between red zones, and not yet written, as on a GPU.
 
-An array that a kernel overruns by a few elements lies beside other data on a GPU, and nothing is noticed. Here it lies between zones of 0xFF
-bytes. A read that strays finds NaN, and a write that strays is found after the launch.
+An array that a kernel overruns by a few elements lies beside other data on a GPU, and nothing is noticed. Here it lies between zones of
+0xFF bytes. A read that strays finds NaN, and a write that strays is found after the launch.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def _between_zones(like: Array) -> Array:
     at = ZONE + -(memory.ctypes.data + ZONE) % ALIGNMENT
     memory.begin, memory.end = at, at + like.nbytes
     memory[at - ZONE : at] = memory[memory.end : memory.end + ZONE] = 255
-    order = "F" if like.flags.f_contiguous and not like.flags.c_contiguous else "C"
+    order: Any = "F" if like.flags.f_contiguous and not like.flags.c_contiguous else "C"
     return np.ndarray(like.shape, like.dtype, memory, at, order=order)
 
 

@@ -29,7 +29,8 @@ def signature(section: str, name: str) -> inspect.Signature | None:
     if parameters is None:
         return None
     Parameter = inspect.Parameter
-    kind, result = Parameter.POSITIONAL_OR_KEYWORD, []
+    kind: Any = Parameter.POSITIONAL_OR_KEYWORD
+    result = []
     for parameter in parameters:
         if parameter == "*":
             kind = Parameter.KEYWORD_ONLY

@@ -42,8 +42,8 @@ class Namespace(ModuleType):
         return found
 
 
-# linalg. cuSOLVER reports a matrix that it cannot factorise in a variable on the device, which CuPy does not read: the host would have to wait.
-# The result is NaN then, and nothing is raised.
+# linalg. cuSOLVER reports a matrix that it cannot factorise in a variable on the device, which CuPy does not read: the host would have to
+# wait. The result is NaN then, and nothing is raised.
 
 
 def _matrices(*matrices: Any) -> None:

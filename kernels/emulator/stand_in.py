@@ -3,9 +3,9 @@
     import minirnn.kernels.emulator.stand_in as xp
     xp.arange(3) + 1
 
-It answers to the names that the real CuPy has (`cupy_names.json`), takes the parameters that the real one takes, and refuses what the real one
-refuses: an implicit conversion to NumPy, an array of the host among those of the device, a wrong type in a launch. NumPy does the arithmetic; kernels
-of RawModule and RawKernel are compiled by the C++ compiler and run thread by thread. Importing it compiles nothing.
+It answers to the names that the real CuPy has (`cupy_names.json`), takes the parameters that the real one takes, and refuses what the real
+one refuses: an implicit conversion to NumPy, an array of the host among those of the device, a wrong type in a launch. NumPy does the
+arithmetic; kernels of RawModule and RawKernel are compiled by the C++ compiler and run thread by thread. Importing it compiles nothing.
 
 What is not CuPy's: `counting()`, `launches`, `device_properties()`, `schedule()` and `installed()`.
 """

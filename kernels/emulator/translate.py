@@ -24,7 +24,8 @@ def translate(source: str) -> str:
     left = re.search(r"[^\n]*__shared__[^\n]*", text)
     if left:
         raise EmulatorError(
-            f"declare shared memory as `__shared__ T name[..];` or `extern __shared__ T name[];`, one to a statement, not: {left[0].strip()}"
+            "declare shared memory as `__shared__ T name[..];` or `extern __shared__ T name[];`, one to a statement, not as "
+            + left[0].strip()
         )
     return text
 

@@ -1,4 +1,5 @@
-// The functions of a warp: 32 threads that exchange what is in their registers. All lanes in the mask must call the same one at the same line.
+// The functions of a warp: 32 threads that exchange what is in their registers. All lanes in the mask must call the same one at the same
+// line.
 #pragma once
 
 static inline void __syncwarp(unsigned mask = 0xffffffffu, EMU_PLACE) {
@@ -24,7 +25,8 @@ namespace emulator {
 template <class T> T shuffle(uint32_t mask, T value, int source, Place place) {
   uint64_t values[32];
   const uint32_t here = exchange(mask, to_word(value), values, place);
-  if (!(here >> source & 1)) fail("%s:%d: a shuffle reads lane %d, which does not take part (mask %#x)", place.file, place.line, source, mask);
+  if (!(here >> source & 1))
+    fail("%s:%d: a shuffle reads lane %d, which does not take part (mask %#x)", place.file, place.line, source, mask);
   return from_word<T>(values[source]);
 }
 
