@@ -212,14 +212,17 @@ def geometry(cell: str, H: int, N: int, itemsize: int, device: Device) -> Geomet
         rows = min(THREADS // units, max(WARP // units, 1 << (N - 1).bit_length()))  # whole warps, and no more rows than the batch needs
         shared = (GATES[cell] * H * units + rows * PITCH) * itemsize
         blocks = -(-H // units)
-        fit = min(device.shared_per_multiprocessor // (shared + KIB), device.threads_per_multiprocessor // (units * rows))
-        at_once = device.multiprocessors * fit if shared <= device.shared_per_block else 0
-        if blocks <= at_once:
-            return Geometry(units, rows, blocks, max(1, min(-(-N // rows), at_once // blocks)), shared)
-        obstacles.append(
-            f"with {units} hidden units each it needs {blocks} blocks at once with {shared / KIB:.0f} KiB of shared memory, "
-            f"and the device holds {at_once}"
-        )
+        if shared > device.shared_per_block:
+            obstacles.append(
+                f"with {units} hidden units a block needs {shared / KIB:.0f} KiB of shared memory for its slice of w_hh, "
+                f"and has {device.shared_per_block / KIB:.0f} KiB"
+            )
+        elif blocks > device.multiprocessors:  # its registers, too, are meant for one block
+            obstacles.append(
+                f"with {units} hidden units each it needs {blocks} blocks at once, and the device holds {device.multiprocessors}"
+            )
+        else:
+            return Geometry(units, rows, blocks, min(-(-N // rows), device.multiprocessors // blocks), shared)
     return "; ".join(obstacles)
 
 

@@ -30,7 +30,7 @@ def schedule(seed: int) -> Any:
 
 
 def next_seed() -> int:
-    """Of the launch that begins: 0 and 1 stand for ascending and descending order, every other seed gives each launch an order of its own."""
+    """Of the launch that begins: 0 and 1 stand for ascending and descending order, any other seed gives each launch an order of its own."""
     global _launches
     _launches += 1
     return _seed if _seed < 2 else _seed + _launches

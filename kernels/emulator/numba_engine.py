@@ -1,11 +1,11 @@
 """Runs Numba-CUDA kernels on a CPU, thread by thread: without a GPU, without numba-cuda, from the unmodified source of their module.
 
     module = load("minirnn.kernels.lstm.numba_cuda")        the module as it would be on a GPU; its kernels run here
-    with schedule(seed=3):                                  the order in which threads run: one seed, one order
+    with schedule(3):                                       the order in which threads run: one seed, one order
         module.lstm_step_forward[blocks, threads](...)      NumPy arrays, or those of the stand-in for CuPy
 
 Each CUDA thread is a greenlet: an ordinary Python call that can be left at a barrier and taken up again. One thread runs at a time, up to
-the next barrier; which one is drawn at random. A debugger, `print` and a traceback work in a kernel as in any function.
+the next barrier; which one is drawn. A debugger, `print` and a traceback work in a kernel as in any function.
 
     numba_engine.py     threads, blocks, barriers, launches
     numba_memory.py     what a kernel sees of memory, and what is checked there
@@ -25,27 +25,32 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from math import ceil, prod
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from minirnn.kernels.cuda.devices import KIB, Device
-from minirnn.kernels.emulator.numba_memory import SOURCES, Array, EmulationError, Team, array, here, line, now, place
+from minirnn.kernels.emulator import counts
+from minirnn.kernels.emulator.launch import next_seed, schedule
+from minirnn.kernels.emulator.numba_memory import SOURCES, Array, Team, array, here, line, now, place
 from minirnn.kernels.emulator.numba_source import Loader
+from minirnn.kernels.emulator.translate import EmulatorError
 
 SOURCES.add(__file__)
 WARP = 32
 DEFAULT_SHARED = 48 * KIB  # bytes of dynamic shared memory that a kernel may have without asking for more
+__all__ = ["BarrierError", "LaunchError", "current_device", "load", "missing", "on", "schedule"]
 PATIENCE = 10_000  # rounds in which threads do nothing but spin, after which nobody will free them
 AT_ONCE = 4  # blocks of a kernel without a grid barrier that run side by side
 Place = Any  # a code object and an instruction
+Runner = TypeVar("Runner")  # Thread or Block
 
 
-class BarrierError(EmulationError):
+class BarrierError(EmulatorError):
     """A barrier that some threads of the group do not reach, or reach elsewhere; or threads that wait for each other for ever."""
 
 
-class LaunchError(EmulationError, ValueError):
+class LaunchError(ValueError):
     """A launch that the device would refuse."""
 
 
@@ -57,22 +62,11 @@ def missing() -> str | None:
 
 
 class _Settings:
-    seed = 0
     device: Device | None = None
     loader: Loader | None = None
 
 
 _settings = _Settings()
-
-
-@contextmanager
-def schedule(seed: int) -> Iterator[None]:
-    """Inside the `with` block threads run in the order that this seed draws."""
-    before, _settings.seed = _settings.seed, seed
-    try:
-        yield
-    finally:
-        _settings.seed = before
 
 
 @contextmanager
@@ -174,9 +168,9 @@ class Block:
     def alive(self) -> list[Thread]:
         return [thread for thread in self.threads if not thread.fiber.dead]
 
-    def advance(self, draw: random.Random) -> bool:
+    def advance(self, order: Order) -> bool:
         """Run each thread until it waits for the block or the grid, or ends. False if none could do more than spin."""
-        ready = shuffled([thread for thread in self.threads if thread.waits_for is None and not thread.fiber.dead], draw)
+        ready = order.of([thread for thread in self.threads if thread.waits_for is None and not thread.fiber.dead])
         self.paused = moved = False
         while ready:
             thread = ready.pop()
@@ -192,8 +186,8 @@ class Block:
                 continue
             moved = True
             if thread.waits_for.__class__ is int:
-                free = shuffled(self.meet_in_warp(thread), draw)
-                ready = ready + free if draw.random() < 0.5 else free + ready
+                free = order.of(self.meet_in_warp(thread))
+                ready = ready + free if order.coin() else free + ready
         alive = self.alive()
         if alive and all(thread.waits_for == "block" for thread in alive):
             check_all_there("syncthreads", alive, self.threads)
@@ -232,8 +226,20 @@ def check_all_there(barrier: str, there: list[Thread], group: list[Thread]) -> N
             raise BarrierError(f"{barrier} reached at different lines: {first} at {line(first.place)}, {other} at {line(other.place)}")
 
 
-def shuffled(threads: list[Thread], draw: random.Random) -> list[Thread]:
-    return sorted(threads, key=lambda _: draw.random())
+class Order:
+    """Who runs first: the threads in ascending order (seed 0), in descending order (1), or as drawn (2 and more)."""
+
+    def __init__(self, seed: int):
+        self.seed, self.draw = seed, random.Random(seed)
+
+    def of(self, runners: list[Runner]) -> list[Runner]:
+        """The runners, the first one last: that is where `pop` takes it from."""
+        if self.seed < 2:
+            return runners if self.seed else runners[::-1]
+        return sorted(runners, key=lambda _: self.draw.random())
+
+    def coin(self) -> bool:
+        return self.seed < 2 or self.draw.random() < 0.5
 
 
 SYNC = object()  # what threads bring to syncwarp, which unlike a shuffle orders memory
@@ -264,6 +270,8 @@ class Launch:
         self.device = current_device()
         self.arguments = [_seen(argument, name) for argument, name in zip(arguments, _names(function), strict=True)]
         self.check_geometry(allowed)
+        sizes = (grid.x, grid.y, grid.z), (block.x, block.y, block.z)
+        counts.launched(counts.Launch(self.name, *sizes, shared, "this_grid" in function.__code__.co_names))
 
     def thread_body(self) -> None:
         self.function(*self.arguments)
@@ -302,10 +310,9 @@ class Launch:
             raise LaunchError(f"{self.name}: a cooperative grid of {self.grid} blocks; {self.device.name} holds {most} of them at once")
 
     def run(self) -> None:
-        draw = random.Random(_settings.seed)
-        grid = self.grid
+        order, grid = Order(next_seed()), self.grid
         waiting = [Block(self, Index(n % grid.x, n // grid.x % grid.y, n // (grid.x * grid.y))) for n in range(grid.x * grid.y * grid.z)]
-        draw.shuffle(waiting)
+        waiting = order.of(waiting)
         blocks: list[Block] = []  # that have started, and not ended
         ended = idle = 0
         before, now.records = now.records, {}
@@ -315,8 +322,8 @@ class Launch:
                     blocks.append(waiting.pop())
                     blocks[-1].start()
                 moved = False
-                for block in draw.sample(blocks, len(blocks)):
-                    moved = block.advance(draw) or moved
+                for block in reversed(order.of(blocks)):
+                    moved = block.advance(order) or moved
                     if not block.alive():
                         blocks.remove(block)
                         ended += 1

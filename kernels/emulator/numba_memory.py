@@ -20,26 +20,24 @@ from typing import Any
 
 import numpy as np
 
+from minirnn.kernels.emulator.translate import EmulatorError
+
 SOURCES = {__file__}  # files of the engine: a line to blame is never in one of them
 
 
-class EmulationError(RuntimeError):
-    """What a device would have done silently, or never finished."""
-
-
-class RaceError(EmulationError):
+class RaceError(EmulatorError):
     """Two threads, one address, at least one write, no barrier between them."""
 
 
-class PromotionError(EmulationError, TypeError):
+class PromotionError(EmulatorError, TypeError):
     """A float32 that Numba would turn into a float64."""
 
 
-class OutOfBoundsError(EmulationError, IndexError):
+class OutOfBoundsError(EmulatorError, IndexError):
     """An index outside of its array, below zero included."""
 
 
-class ReadOnlyError(EmulationError, ValueError):
+class ReadOnlyError(EmulatorError, ValueError):
     """A write to data that may only be read."""
 
 
@@ -186,7 +184,7 @@ class Array:
     def __setitem__(self, index: Any, value: Any) -> None:
         address = self.address(index)
         if address < 0:
-            raise EmulationError(f"{here()}: {self.name}[{_shown(index)}] = ... assigns more than one element")
+            raise EmulatorError(f"{here()}: {self.name}[{_shown(index)}] = ... assigns more than one element")
         self.check_store(value)
         note_write(address)
         self.data[index] = value
@@ -198,7 +196,7 @@ class Array:
         if kind is not self.real and (kind is float or kind is np.float64) and self.real is np.float32:
             raise PromotionError(f"{here()}: a float64 is stored in {self.name}, which is float32: something before it was promoted")
         if value is None:
-            raise EmulationError(f"{here()}: None is stored in {self.name}")
+            raise EmulatorError(f"{here()}: None is stored in {self.name}")
 
     def _view(self, index: Any) -> Array:
         for i, length in zip(index if isinstance(index, tuple) else (index,), self.shape, strict=False):
@@ -210,7 +208,7 @@ class Array:
     def reshape(self, *shape: Any) -> Array:
         view = self.data.reshape(*shape)
         if not np.shares_memory(view, self.data) and view.size:
-            raise EmulationError(f"{here()}: reshape of {self.name} would copy it")
+            raise EmulatorError(f"{here()}: reshape of {self.name} would copy it")
         return array(view, self.name)
 
     def _outside(self, index: Any) -> OutOfBoundsError:

@@ -25,7 +25,8 @@ from minirnn.kernels.emulator.numba_engine import (
     current_device,
     wait,
 )
-from minirnn.kernels.emulator.numba_memory import SOURCES, Array, EmulationError, array, here, line, note_write, now, place, uninitialised
+from minirnn.kernels.emulator.numba_memory import SOURCES, Array, array, here, line, note_write, now, place, uninitialised
+from minirnn.kernels.emulator.translate import EmulatorError
 
 SOURCES.add(__file__)
 ALL_LANES = 0xFFFFFFFF
@@ -179,7 +180,7 @@ def _constant_array(values: Any) -> Array:
 def _atomic(function: Callable[..., int]) -> Callable[..., int]:
     def update(target: Array, index: Any, *values: int) -> int:
         if not target.whole:
-            raise EmulationError(f"{here()}: an atomic operation on {target.dtype}: its result would depend on the order of the threads")
+            raise EmulatorError(f"{here()}: an atomic operation on {target.dtype}: its result would depend on the order of the threads")
         target.check_store(0)
         note_write(target.address(index), atomic=True)
         old = int(target.data[index])

@@ -12,7 +12,8 @@ import pytest
 from minirnn.kernels.cuda.devices import A100, H100
 from minirnn.kernels.emulator import numba_engine, stand_in
 from minirnn.kernels.emulator.numba_engine import BarrierError, LaunchError, load, on, schedule
-from minirnn.kernels.emulator.numba_memory import EmulationError, OutOfBoundsError, PromotionError, RaceError, ReadOnlyError
+from minirnn.kernels.emulator.numba_memory import OutOfBoundsError, PromotionError, RaceError, ReadOnlyError
+from minirnn.kernels.emulator.translate import EmulatorError
 
 pytestmark = pytest.mark.skipif(numba_engine.missing() is not None, reason=str(numba_engine.missing()))
 SEEDS = range(8)
@@ -275,7 +276,7 @@ def test_a_float_atomic_is_refused() -> None:
     def kernel(x):
         cuda.atomic.add(x, 0, x.dtype.type(1))
     """
-    with pytest.raises(EmulationError, match="would depend on the order of the threads"):
+    with pytest.raises(EmulatorError, match="would depend on the order of the threads"):
         kernel(source, "kernel")[1, 1](numbers(1))
 
 
@@ -318,7 +319,7 @@ def test_a_grid_barrier_that_some_blocks_do_not_reach() -> None:
         else:
             grid.sync()
     """
-    with pytest.raises(BarrierError, match="no thread can go on: .*1 threads wait for syncthreads"):
+    with pytest.raises(BarrierError, match=r"no thread can go on: .*1 threads wait for syncthreads"):
         kernel(waiting, "kernel")[2, 2]()
 
 
