@@ -5,6 +5,7 @@ Both libraries compile for the device that they find. Here they are told which, 
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import importlib.util
 import io
@@ -25,9 +26,7 @@ def why_not_cupy() -> str | None:
     if importlib.util.find_spec("cupy") is None:
         return 'CuPy is not installed (pip install "minirnn[cuda13]")'
     try:
-        from cupy_backends.cuda.libs import nvrtc
-
-        nvrtc.getVersion()
+        importlib.import_module("cupy_backends.cuda.libs.nvrtc").getVersion()
     except (ImportError, RuntimeError) as error:
         return f"CuPy finds no NVRTC: {error}"
     return None
@@ -73,12 +72,11 @@ def ptx(source: str, options: Sequence[str], architecture: int) -> str:
 
 def numba_ptx(function: Callable[..., Any], signature: Any, architecture: int) -> str:
     """The PTX of a kernel written in Python, compiled by numba-cuda; `signature` holds the types of its arguments."""
-    from numba import cuda
-    from numba.cuda import dispatcher
-
+    cuda = importlib.import_module("numba.cuda")
     capability = divmod(architecture, 10)
     device = types.SimpleNamespace(compute_capability=capability)
-    with _replaced(dispatcher, "get_current_device", lambda: device):  # a device function that is called asks for it
+    # A device function that is called asks for the device.
+    with _replaced(importlib.import_module("numba.cuda.dispatcher"), "get_current_device", lambda: device):
         code, _ = cuda.compile_ptx(function, signature, cc=capability)
     return str(code)
 

@@ -6,9 +6,10 @@ import argparse
 import importlib
 from collections.abc import Callable
 
-from minirnn.commands.parser import Commands, Parser, add_command, positive_integer
+from minirnn.commands.parser import Commands, Parser, add_command, device, positive_integer
 
 SHAPE = "T,N,D,H"
+DTYPES = ("float16", "bfloat16", "float32", "float64")
 
 
 def add(commands: Commands) -> None:
@@ -28,6 +29,32 @@ def add(commands: Commands) -> None:
     benchmark.add_argument("--dtype", choices=["float32", "float64"], default="float32", help="(default: float32)")
     benchmark.add_argument("--rounds", metavar="R", type=positive_integer, default=5, help="timings of each, in turns (default: 5)")
     benchmark.add_argument("--json", action="store_true", help="print one JSON object")
+
+    benchmark = add_command(
+        benchmarks,
+        "gpu",
+        _runner("minirnn.bench.gpu"),
+        "check the GPU kernels on this machine's GPU, then time them against cuDNN and their floor",
+        "minirnn bench gpu --grid flashrnn --out gpu.json",
+    )
+    benchmark.add_argument("--grid", choices=["quick", "flashrnn", "haste", "all"], default="quick", help="shapes to time (default: quick)")
+    benchmark.add_argument("--shape", metavar=SHAPE, type=shape, nargs="+", help="these shapes in place of a grid")
+    benchmark.add_argument("--cell", choices=["lstm", "gru", "rnn"], nargs="+", default=["lstm"], help="which recurrences (default: lstm)")
+    benchmark.add_argument("--kernel", metavar="NAME", choices=["cupy", "numba-cuda"], nargs="+", help="cupy or numba-cuda alone")
+    benchmark.add_argument("--dtype", metavar="NAME", choices=DTYPES, nargs="+", help=f"{', '.join(DTYPES)} (default: all; the grid's)")
+    benchmark.add_argument("--rounds", metavar="R", type=positive_integer, default=10, help="timings of each, in turns (default: 10)")
+    benchmark.add_argument("--check", action="store_true", help="check, and time nothing")
+    benchmark.add_argument("--sanitize", action="store_true", help="check under compute-sanitizer as well")
+    benchmark.add_argument("--device", metavar="NAME", type=_gpu, default="cuda", help="cuda, cuda:1, or emulated, where nothing is timed")
+    benchmark.add_argument("--json", action="store_true", help="print one JSON object")
+    benchmark.add_argument("--out", metavar="FILE", help="write the JSON object to a file")
+
+
+def _gpu(text: str) -> str:
+    name = device(text)
+    if name == "cpu":
+        raise argparse.ArgumentTypeError('expected "cuda", "cuda:<index>" or "emulated"; minirnn bench lstm is for the CPU')
+    return name
 
 
 def shape(text: str) -> tuple[int, int, int, int]:
