@@ -185,6 +185,13 @@ class ndarray:
     def device(self) -> device.Device:
         return device.Device(self._device)
 
+    @property
+    def base(self) -> Any:
+        """The array that this one is a view of, or None where the memory is its own, all of it."""
+        root = self._array.base
+        whole = root is None or (isinstance(root, memory.Memory) and self._array.nbytes == root.end - root.begin)
+        return None if whole else root
+
     dtype = property(lambda self: self._array.dtype)
     ndim = property(lambda self: self._array.ndim)
     size = property(lambda self: self._array.size)
