@@ -8,7 +8,7 @@
 // Work       two exponentials per logit
 // Floor      the traffic
 //
-// -inf needs no care: its exponential is 0. A NaN counts as the maximum, and inf - inf is NaN: either makes the row's loss NaN.
+// What is not finite needs no care: the exponential of -inf is 0; a NaN, be it the maximum or not, makes the sum NaN, and so does inf - inf.
 
 #include "../cuda/types.cuh"
 #include "../cuda/rows.cuh"

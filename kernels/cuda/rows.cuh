@@ -5,9 +5,9 @@ struct Add {
   __device__ __forceinline__ Wide operator()(Wide a, Wide b) const { return a + b; }
 };
 
-// The larger; a NaN counts as more than anything.
+// The larger. Beside a NaN it is either of the two.
 struct Larger {
-  __device__ __forceinline__ Wide operator()(Wide a, Wide b) const { return a > b || a != a ? a : b; }
+  __device__ __forceinline__ Wide operator()(Wide a, Wide b) const { return a > b ? a : b; }
 };
 
 template <class Combine>

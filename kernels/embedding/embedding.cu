@@ -32,8 +32,7 @@ embedding_backward(const Real* dy, const long long* places, const int* ids, Real
 #pragma unroll
     for (int a = 0; a < AHEAD; ++a) row[a] = a < more ? widen(dy[places[n + a] * D + d]) : Wide(0);
 #pragma unroll
-    for (int a = 0; a < AHEAD; ++a)
-      if (a < more) sum += row[a];  // (1)
+    for (int a = 0; a < AHEAD; ++a) sum += row[a];  // (1), and zeros behind the run's end
   }
   dw[(long long)v * D + d] = narrow(sum);
 }

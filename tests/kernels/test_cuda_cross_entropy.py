@@ -115,6 +115,8 @@ def test_large_logits_neither_overflow_nor_underflow(size: float) -> None:
     loss, lse = cupy_.forward(*there[:2])
     np.testing.assert_allclose(loss.get(), [2 * size, math.log(3)], rtol=1e-6)
     np.testing.assert_allclose(cupy_.backward(*there[:2], lse, there[2]).get()[0], [1, -1, 0], atol=1e-6)
+    low = on_device.put(np.full((1, 300), -size, np.float32), np.array([299]))  # several warps, none of which has a larger one
+    np.testing.assert_allclose(cupy_.forward(*low)[0].get(), math.log(300), rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["float16", "bfloat16"])

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from minirnn.kernels.cuda import launch
 from minirnn.kernels.embedding import cupy_, numpy_
+from minirnn.kernels.emulator import stand_in
 from tests.kernels import on_device
 from tests.kernels.on_device import EMULATED, SCHEDULES
 
@@ -48,6 +50,15 @@ def test_a_nan_reaches_its_row_only() -> None:
     dw = cupy_.backward(*on_device.put(dy, np.array([0, 1, 2, 1])), 4).get()
     assert np.isnan(dw).all(axis=1).tolist() == [False, False, True, False]
     np.testing.assert_array_equal(dw[[0, 1, 3]], np.array([[1], [2], [0]]) * np.ones((3, 3)))
+
+
+def test_a_run_ends_where_the_places_do() -> None:
+    """Whatever lies behind the ids in memory: here the same id again, and places that hold 100."""
+    dy = np.concatenate([np.ones((3, 2)), np.full((5, 2), 100.0)])
+    there, places, ids, dw = on_device.put(dy, np.arange(8), np.zeros(8, np.int32), np.zeros((1, 2)))
+    kernel = launch.function(stand_in, cupy_.UNIT, "embedding_backward", np.float64)
+    kernel((3, 1), (32,), (there, places, ids, dw, np.int32(3), np.int32(2)))
+    np.testing.assert_array_equal(dw.get(), [[3, 3]])
 
 
 def test_views_are_read(rng: np.random.Generator) -> None:

@@ -99,6 +99,18 @@ def test_numba_is_numpy_to_the_bit(shape: tuple[int, ...], p: float, key: int, d
     np.testing.assert_array_equal(x, before)
 
 
+@pytest.mark.parametrize("size", [8, 7])
+@pytest.mark.parametrize("kernel", [numpy_, numba_cpu, pytest.param(cupy_, marks=EMULATED)], ids=["numpy", "numba", "cupy"])
+def test_the_word_that_is_the_threshold_keeps_its_element(kernel: ModuleType, size: int) -> None:
+    """Its share is right only if exactly q words of all are below q; one in four thousand million is not met by chance."""
+    x = np.ones(size)
+    for e, word in enumerate(words(size, 6)):
+        kept, dropped = word / 2**32, (word + 1) / 2**32
+        for p, is_kept in ((kept, True), (dropped, False)):
+            y = kernel.apply(x, p, 6) if kernel is not cupy_ else cupy_.apply(*on_device.put(x), p, 6).get()
+            assert (y[e] != 0) == is_kept
+
+
 @pytest.mark.usefixtures("groups")
 def test_threads_leave_the_mask_alone(rng: np.random.Generator) -> None:
     x = rng.standard_normal((101, 103)).astype(np.float32)
