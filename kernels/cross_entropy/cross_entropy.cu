@@ -8,7 +8,8 @@
 // Work       two exponentials per logit
 // Floor      the traffic
 //
-// What is not finite needs no care: the exponential of -inf is 0; a NaN, be it the maximum or not, makes the sum NaN, and so does inf - inf.
+// What is not finite needs no care. The exponential of -inf is 0. A NaN, be it the maximum or not, makes the sum NaN, and so does
+// inf - inf.
 
 #include "../cuda/types.cuh"
 #include "../cuda/rows.cuh"
