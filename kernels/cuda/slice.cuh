@@ -23,29 +23,28 @@ struct alignas(16) Vector {
   Real value[VECTOR];
 };
 
-#include "tensor_core.cuh"
-
-// Numbers k .. k + VECTOR of row r of x, from L2. Rows from n on and numbers from K on are zero. `whole`: every row starts at 16 bytes.
-__device__ __forceinline__ Vector vector_of(const Real* x, int r, int k, int n, int K, bool whole) {
-  Vector v;
-#pragma unroll
-  for (int e = 0; e < VECTOR; ++e) v.value[e] = narrow(Wide(0));
-  if (r >= n || k >= K) return v;
+// Numbers k .. k + VECTOR of row r of x, from L2 and as they lie there; zeros for rows from n on and for numbers from K on.
+// WHOLE: every row starts at a multiple of 16 bytes. Then nothing touches the vector until it is needed, so that many are on their way.
+template <bool WHOLE>
+__device__ __forceinline__ int4 vector_of(const Real* x, int r, int k, int n, int K) {
+  int4 vector = make_int4(0, 0, 0, 0);
   const Real* from = x + at(r, K) + k;
-  if (whole) {
-    const int4 bits = __ldcg(reinterpret_cast<const int4*>(from));
-    memcpy(&v, &bits, sizeof v);
-    return v;
-  }
+  if (WHOLE) {
+    if (r < n && k < K) vector = __ldcg(reinterpret_cast<const int4*>(from));
+  } else {
+    Vector v;
 #pragma unroll
-  for (int e = 0; e < VECTOR; ++e)
-    if (k + e < K) v.value[e] = __ldcg(from + e);
-  return v;
+    for (int e = 0; e < VECTOR; ++e) v.value[e] = r < n && k + e < K ? __ldcg(from + e) : narrow(Wide(0));
+    memcpy(&vector, &v, sizeof vector);
+  }
+  return vector;
 }
 
 __device__ __forceinline__ bool rows_start_at_vectors(const Real* x, int K) {
   return (reinterpret_cast<size_t>(x) | (size_t)K * sizeof(Real)) % sizeof(Vector) == 0;
 }
+
+#include "tensor_core.cuh"
 
 #if !TENSOR_CORES
 // Lanes of a warp: 4 row lanes, and 8 that are COLUMN_LANES times K_LANES. A thread sums ROWS / 4 rows by M / COLUMN_LANES columns over
@@ -69,52 +68,63 @@ struct Tile {
   __device__ static int place(int m, int k, int K) { return m * stride(K) + k; }  // of w[m][k]
 
   __device__ static void multiply(const Real* w, const Real* x, int n, int K, unsigned char* region_of_warp) {
+    if (!rows_start_at_vectors(x, K))
+      multiply<false, 4>(w, x, n, K, region_of_warp);
+    else if (n > 4)
+      multiply<true, 4>(w, x, n, K, region_of_warp);
+    else
+      multiply<true, 1>(w, x, n, K, region_of_warp);
+  }
+
+  // QUADS: how many times four rows there are at most. The order of a sum does not depend on it.
+  template <bool WHOLE, int QUADS>
+  __device__ static void multiply(const Real* w, const Real* x, int n, int K, unsigned char* region_of_warp) {
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const int row_lane = (lane & 1) | (lane >> 3 & 2);
     const int column_lane = (lane >> 1 & 7) % COLUMN_LANES, k_lane = (lane >> 1 & 7) / COLUMN_LANES;
-    const bool whole = rows_start_at_vectors(x, K);
     const int chunks = (K + CHUNK * VECTOR - 1) / (CHUNK * VECTOR);
-    Vector* staged = reinterpret_cast<Vector*>(region_of_warp);  // [ROWS][CHUNK + PAD]
-    Vector next[ROWS * CHUNK / 32];
-    Wide sum[4][COLUMNS] = {};
+    int4* staged = reinterpret_cast<int4*>(region_of_warp);  // [4 QUADS][CHUNK + PAD]
+    int4 next[QUADS];
+    Wide sum[QUADS][COLUMNS] = {};
 
     auto fetch = [&](int chunk) {
 #pragma unroll
-      for (int q = 0; q < ROWS * CHUNK / 32; ++q)
-        next[q] = vector_of(x, lane / CHUNK + 4 * q, (chunk * CHUNK + lane % CHUNK) * VECTOR, n, K, whole);
+      for (int i = 0; i < QUADS; ++i)
+        next[i] = vector_of<WHOLE>(x, lane / CHUNK + 4 * i, (chunk * CHUNK + lane % CHUNK) * VECTOR, n, K);
     };
     fetch(warp);
     for (int chunk = warp; chunk < chunks; chunk += WARPS) {
       __syncwarp();
 #pragma unroll
-      for (int q = 0; q < ROWS * CHUNK / 32; ++q) staged[(lane / CHUNK + 4 * q) * (CHUNK + PAD) + lane % CHUNK] = next[q];
-      __syncwarp();
+      for (int i = 0; i < QUADS; ++i) staged[(lane / CHUNK + 4 * i) * (CHUNK + PAD) + lane % CHUNK] = next[i];
       fetch(chunk + WARPS);  // on its way while this chunk is summed
+      __syncwarp();
+#pragma unroll(WHOLE ? CHUNK : 1)
+      for (int v = 0; v < CHUNK; v += K_LANES) {
+        Vector xs[QUADS];
 #pragma unroll
-      for (int v = k_lane; v < CHUNK; v += K_LANES) {
-        Vector xs[4];
-#pragma unroll
-        for (int i = 0; i < 4; ++i) xs[i] = staged[(row_lane + 4 * i) * (CHUNK + PAD) + v];
+        for (int i = 0; i < QUADS; ++i)
+          xs[i] = *reinterpret_cast<const Vector*>(staged + (row_lane + 4 * i) * (CHUNK + PAD) + v + k_lane);
 #pragma unroll
         for (int j = 0; j < COLUMNS; ++j) {
           const int m = column_lane + COLUMN_LANES * j;
-          const Vector ws = *reinterpret_cast<const Vector*>(w + place(m, (chunk * CHUNK + v) * VECTOR, K));
+          const Vector ws = *reinterpret_cast<const Vector*>(w + place(m, (chunk * CHUNK + v + k_lane) * VECTOR, K));
 #pragma unroll
           for (int e = 0; e < VECTOR; ++e)
 #pragma unroll
-            for (int i = 0; i < 4; ++i) sum[i][j] += widen(xs[i].value[e]) * widen(ws.value[e]);
+            for (int i = 0; i < QUADS; ++i) sum[i][j] += widen(xs[i].value[e]) * widen(ws.value[e]);
         }
       }
     }
     __syncwarp();
     Wide* sums = reinterpret_cast<Wide*>(region_of_warp);
 #pragma unroll
-    for (int i = 0; i < 4; ++i)
+    for (int i = 0; i < QUADS; ++i)
 #pragma unroll
       for (int j = 0; j < COLUMNS; ++j) sums[(i * COLUMNS + j) * 32 + lane] = sum[i][j];
   }
 
-  // out[r][m]: the warps' sums in the order of the warps, and of each warp in the order of its K lanes.
+  // out[r][m], r < n: the warps' sums in the order of the warps, and of each warp in the order of its K lanes.
   __device__ static Wide sum(const unsigned char* regions, int r, int m) {
     const int q = r / 4 * COLUMNS + m / COLUMN_LANES, lane = (r & 1) | (r & 2) << 3 | m % COLUMN_LANES << 1;
     Wide out = 0;

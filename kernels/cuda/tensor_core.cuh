@@ -41,13 +41,9 @@ __device__ __forceinline__ void mma_m16n8k16<__nv_bfloat16>(float d[4], const un
 #endif
 #endif
 
-__device__ __forceinline__ Vector vector_of(const Real* x, int r, int k, int n, int K, bool whole);
-__device__ __forceinline__ bool rows_start_at_vectors(const Real* x, int K);
-
 template <int M>
 struct Tile {
   static constexpr int CHUNK = 32;  // numbers
-  static constexpr int AHEAD = 4;   // chunks of x that are on their way
   static constexpr int SUMS = ROWS * M;
 
   __host__ __device__ static constexpr int stride(int K) { return (K + 63) / 64 * 64; }  // numbers from one row of w to the next
@@ -57,15 +53,23 @@ struct Tile {
   __device__ static int place(int m, int k, int K) { return m * stride(K) + (k ^ (m & 1) << 5); }
 
   __device__ static void multiply(const Real* w, const Real* x, int n, int K, unsigned char* region_of_warp) {
+    if (rows_start_at_vectors(x, K))
+      multiply<true>(w, x, n, K, region_of_warp);
+    else
+      multiply<false>(w, x, n, K, region_of_warp);
+  }
+
+  template <bool WHOLE>
+  __device__ static void multiply(const Real* w, const Real* x, int n, int K, unsigned char* region_of_warp) {
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-    const bool whole = rows_start_at_vectors(x, K);
     const int chunks = (K + CHUNK - 1) / CHUNK;
+    constexpr int AHEAD = WHOLE ? 4 : 1;  // chunks of x that are on their way
     float sum[M / 8][4] = {};
-    Vector low[AHEAD], high[AHEAD];  // of rows g and g + 8
+    int4 low[AHEAD], high[AHEAD];  // of rows g and g + 8
 
     auto fetch = [&](int d, int chunk) {
-      low[d] = vector_of(x, g, CHUNK * chunk + 8 * t, n, K, whole);
-      high[d] = vector_of(x, g + 8, CHUNK * chunk + 8 * t, n, K, whole);
+      low[d] = vector_of<WHOLE>(x, g, CHUNK * chunk + 8 * t, n, K);
+      high[d] = vector_of<WHOLE>(x, g + 8, CHUNK * chunk + 8 * t, n, K);
     };
 #pragma unroll
     for (int d = 0; d < AHEAD; ++d) fetch(d, warp + d * WARPS);
@@ -73,19 +77,18 @@ struct Tile {
 #pragma unroll
       for (int d = 0; d < AHEAD; ++d) {
         const int chunk = first + d * WARPS;
-        unsigned lows[4], highs[4];
-        memcpy(lows, &low[d], sizeof lows);
-        memcpy(highs, &high[d], sizeof highs);
-        fetch(d, chunk + AHEAD * WARPS);
-        if (chunk >= chunks) continue;
-        const unsigned a[2][4] = {{lows[0], highs[0], lows[1], highs[1]}, {lows[2], highs[2], lows[3], highs[3]}};
+        const unsigned a[2][4] = {{(unsigned)low[d].x, (unsigned)high[d].x, (unsigned)low[d].y, (unsigned)high[d].y},
+                                  {(unsigned)low[d].z, (unsigned)high[d].z, (unsigned)low[d].w, (unsigned)high[d].w}};
+        if (chunk < chunks) {
 #pragma unroll
-        for (int j = 0; j < M / 8; ++j) {
-          unsigned b[4];
-          memcpy(b, w + place(8 * j + g, CHUNK * chunk + 8 * t, K), sizeof b);
-          mma_m16n8k16<Real>(sum[j], a[0], b);
-          mma_m16n8k16<Real>(sum[j], a[1], b + 2);
+          for (int j = 0; j < M / 8; ++j) {
+            const int4 ws = *reinterpret_cast<const int4*>(w + place(8 * j + g, CHUNK * chunk + 8 * t, K));
+            const unsigned b[2][2] = {{(unsigned)ws.x, (unsigned)ws.y}, {(unsigned)ws.z, (unsigned)ws.w}};
+            mma_m16n8k16<Real>(sum[j], a[0], b[0]);
+            mma_m16n8k16<Real>(sum[j], a[1], b[1]);
+          }
         }
+        fetch(d, chunk + AHEAD * WARPS);
       }
     }
     float2* sums = reinterpret_cast<float2*>(region_of_warp);
