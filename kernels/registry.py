@@ -47,7 +47,7 @@ class Kernel:
 
     def does_not_take(self, dtype: Any, device: str) -> str | None:
         """Why it could not run on such arrays anywhere; None if it could."""
-        kind = device.partition(":")[0]
+        kind = _kind(device)
         if self.devices is not None and kind not in self.devices:
             return f"it runs on {' or '.join(self.devices)}, and the device is {device}"
         if self.dtypes is not None and dtype_name(dtype) not in self.dtypes:
@@ -56,7 +56,7 @@ class Kernel:
 
     def lacks(self, dtype: Any, device: str) -> str | None:
         """What it needs and this machine has not; None if nothing is missing."""
-        kind = device.partition(":")[0]
+        kind = _kind(device)
         packages = ("ml_dtypes",) if dtype_name(dtype) == "bfloat16" else ()
         for package in packages if kind == "emulated" else (*self.requires, *packages):
             if not installed(package):
@@ -69,6 +69,11 @@ class Kernel:
 def dtype_name(dtype: Any) -> str:
     """The name of a dtype; "bfloat16" is NumPy's only where the package ml_dtypes has been imported."""
     return dtype if isinstance(dtype, str) and dtype == "bfloat16" else np.dtype(dtype).name
+
+
+def _kind(device: str) -> str:
+    """ "cpu", "cuda" or "emulated"; a GPU that is known by its published figures is a "cuda" one."""
+    return "cuda" if device in PUBLISHED else device.partition(":")[0]
 
 
 def _itemsize(dtype: Any) -> int:
@@ -179,17 +184,16 @@ def explain(T: int, N: int, D: int, H: int, dtype: Any = "float32", device: str 
     if cell not in (*CELLS, "kalman"):
         raise ValueError(f"explain: cell must be one of {', '.join((*CELLS, 'kalman'))}, got {cell!r}")
     elsewhere = device in PUBLISHED
-    where = "cuda" if elsewhere else device
     found = kernels(cell)
     if elsewhere:
-        able = [candidate for candidate in found if candidate.does_not_take(dtype, where) is None]
+        able = [candidate for candidate in found if candidate.does_not_take(dtype, device) is None]
         chosen = next((candidate for candidate in able if candidate.name == _asked(None)[0]), able[0])
     else:
         chosen = choose(cell, T=T, N=N, H=H, dtype=dtype, device=device)
     sizes = f"p={D} observed, n={H} states" if cell == "kalman" else f"D={D} features, H={H} hidden units"
     lines = [f"{cell}: T={T} steps, N={N} sequences, {sizes}, {dtype_name(dtype)} on {device}", ""]
     for candidate in found:
-        reason = candidate.does_not_take(dtype, where) if elsewhere else candidate.why_not(dtype, device)
+        reason = candidate.does_not_take(dtype, device) if elsewhere else candidate.why_not(dtype, device)
         if candidate is chosen:
             verdict = f"runs ({_asked(None)[1]})" if _asked(None)[0] else "runs"
         elif reason:
@@ -202,7 +206,7 @@ def explain(T: int, N: int, D: int, H: int, dtype: Any = "float32", device: str 
         lines.append(f"  {'':<12}{verdict}")
     if cell == "kalman":
         costs = _kalman_costs(T, N, D, H, _itemsize(dtype))
-    elif where == "cpu" or chosen.module is None:
+    elif device == "cpu" or chosen.module is None:
         costs = _costs(T, N, D, H, dtype, cell, measure)
     else:
         costs = importlib.import_module("minirnn.kernels.cuda.explain").describe(cell, T, N, D, H, dtype_name(dtype), device)

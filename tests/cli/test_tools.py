@@ -15,6 +15,7 @@ import pytest
 
 from minirnn import cli
 from minirnn.bench import lstm
+from minirnn.kernels import availability
 from minirnn.kernels.lstm import numpy_
 
 from .conftest import Call
@@ -98,6 +99,22 @@ def test_doctor_knows_every_kernel_and_says_why_one_cannot_run(call: Call) -> No
     text = call("doctor").out
     assert "BLAS" in text
     assert "chosen" in text
+
+
+def test_doctor_lists_every_device_with_its_kernels_or_the_reason(call: Call) -> None:
+    found, text = json.loads(call("doctor", "--json").out), call("doctor").out
+    assert list(found["devices"]) == ["cpu", "cuda", "emulated"]
+    for device, reason in found["devices"].items():
+        assert reason == availability.missing(device)
+        assert f"{device:<12}{'can be used' if reason is None else f'cannot be used: {reason}'}" in text
+        if device != "cpu":
+            cupy = next(e for e in found["kernels"] if (e["device"], e["cell"], e["name"]) == (device, "lstm", "cupy"))
+            assert (cupy["why_not"] is None) == cupy["chosen"] == (reason is None)
+    for name, gpu in found["gpus"].items():
+        assert gpu["multiprocessors"] > 0
+        assert f"{name}: {gpu['name']}, compute capability {gpu['compute_capability']}" in text
+    if found["devices"]["emulated"] is None:
+        assert found["compiler"] in text
 
 
 def test_gradcheck_finds_that_all_is_right(call: Call) -> None:

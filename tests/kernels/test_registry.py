@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import re
 import subprocess
 import sys
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minirnn.kernels import Kernel, choose, explain, fused, kernel, kernels, load, register, registry
+from minirnn.kernels import Kernel, availability, choose, explain, fused, kernel, kernels, load, register, registry
 
 HAS_NUMBA = importlib.util.find_spec("numba") is not None
 SIZES: dict[str, Any] = {"T": 5, "N": 3, "H": 4, "dtype": np.float32}
@@ -168,3 +170,70 @@ def test_importing_the_registry_loads_no_kernel() -> None:
         "assert not loaded, loaded"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# Devices
+
+needs_emulator = pytest.mark.skipif(
+    availability.missing("emulated") is not None, reason=f"the emulated device: {availability.missing('emulated')}"
+)
+
+
+@needs_emulator
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+def test_on_a_device_cuda_comes_before_numba(cell: str) -> None:
+    able = [k.name for k in kernels(cell) if k.why_not(np.float32, "emulated") is None]
+    assert able == ["cupy", "numba-cuda", "unrolled"]
+    assert choose(cell, **SIZES, device="emulated").name == "cupy"
+    assert choose(cell, **{**SIZES, "dtype": "float16"}, device="emulated").name == "cupy"
+    with pytest.raises(RuntimeError, match=r"'numba-cuda' cannot run float16 on emulated.*: it takes float32 or float64, .*can run: cupy"):
+        choose(cell, **{**SIZES, "dtype": np.float16}, device="emulated", kernel="numba-cuda")
+
+
+@needs_emulator
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+@pytest.mark.parametrize("name", ["cupy", "numba-cuda"])
+def test_a_kernel_of_a_device_meets_the_contract(cell: str, name: str) -> None:
+    module = load(cell, name, "emulated")
+    assert callable(module.forward)
+    assert callable(module.backward)
+
+
+@needs_emulator
+@pytest.mark.parametrize("operation", registry.OPERATIONS)
+def test_operations_load_for_the_arrays_own_device(operation: str) -> None:
+    array = importlib.import_module("minirnn.kernels.emulator.stand_in").zeros(1, np.float32)
+    assert fused(operation, array).__name__ == f"minirnn.kernels.{operation}.cupy_"
+
+
+def test_a_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "missing", lambda device: f"there is no {device}")
+    monkeypatch.setattr(registry, "emulator_lacks", lambda part: f"{part} has no compiler")
+    entries = {k.name: k for k in kernels("lstm")}
+    assert entries["cupy"].why_not("float32", "cuda:1") in ("there is no cuda:1", "it needs the package cupy, which is not installed")
+    assert entries["cupy"].why_not("float32", "emulated") == "build has no compiler"
+    assert entries["numba-cuda"].why_not("float32", "emulated") == "numba_engine has no compiler"
+    assert choose("lstm", **SIZES, device="emulated").name == "unrolled"
+    with pytest.raises(RuntimeError, match=r"no adam kernel can run float32 on emulated: .*cupy: build has no compiler"):
+        choose("adam", dtype="float32", device="emulated")
+
+
+def test_bfloat16_is_a_name_with_and_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = {k.name: k for k in kernels("lstm")}
+    assert entries["cupy"].does_not_take("bfloat16", "cuda") is None
+    assert "it takes float32 or float64, and the dtype is bfloat16" in (entries["numba-cuda"].why_not("bfloat16", "cuda") or "")
+    monkeypatch.setattr(registry, "installed", lambda package: package != "ml_dtypes")
+    assert entries["cupy"].why_not("bfloat16", "emulated") == "it needs the package ml_dtypes, which is not installed"
+    program = "from minirnn.kernels import explain; print(explain(2, 2, 2, 2, dtype='bfloat16', device='H100'))"
+    assert "bfloat16 on H100" in subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize("device", ["H100", "A100", "RTX 4090"])
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+def test_explain_a_gpu_that_need_not_be_here(device: str, cell: str) -> None:
+    text = explain(128, 16, 256, 256, dtype="float16", device=device, cell=cell)
+    assert f"float16 on {device}" in text
+    assert f"cannot run: it runs on cpu, and the device is {device}" in text
+    assert re.search(r"cupy .*\n +runs\n", text)
+    assert re.search(r"numba-cuda .*\n +cannot run: it takes float32 or float64", text)
+    assert "prediction" in text or "predicted" in text
