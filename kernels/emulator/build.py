@@ -9,16 +9,15 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
-import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
 from minirnn.kernels.emulator.library import Library
-from minirnn.kernels.emulator.translate import EmulatorError, kernels, translate
+from minirnn.kernels.emulator.translate import EmulatorError, export_kernels, symbol, translate
 
 HERE = Path(__file__).parent
 SANITIZERS = ("", "address,undefined", "thread")
@@ -67,24 +66,23 @@ def compile(
     if sanitize not in SANITIZERS:
         raise ValueError(f"sanitize must be one of {SANITIZERS}, got {sanitize!r}")
     optimize = optimize or ("-O0" if os.environ.get("MINIRNN_DEBUG") else "-O1")
-    bounds = {**dict.fromkeys(names), **kernels(source)}
-    symbols = {name: f"emu_{i}_" + re.sub(r"\W", "_", name) for i, name in enumerate(bounds)}
-    unit = _unit(source, {symbols[name]: (name, bound) for name, bound in bounds.items()}, defines)
+    text, found = export_kernels(translate(source))
+    unit = _unit(text, names, defines)
     run = _runtime()  # first: the kernels are linked with it when they are loaded
-    return Library(_built(unit, (optimize, *_KERNEL_FLAGS, *_sanitizer_flags(sanitize)), source), symbols, source, run)
+    return Library(_built(unit, (optimize, *_KERNEL_FLAGS, *_sanitizer_flags(sanitize)), source), (*found, *names), source, run)
 
 
-def _unit(source: str, exports: Mapping[str, tuple[str, str | None]], defines: Sequence[str]) -> str:
-    """The C++ file: the header, the kernels, and a description of each kernel that Python can read."""
+def _unit(text: str, instances: Sequence[str], defines: Sequence[str]) -> str:
+    """The C++ file: the header, the kernels, and descriptions of the instances of templates that were asked for."""
     defined = (define.replace("=", " ", 1) if "=" in define else f"{define} 1" for define in defines)
     return "\n".join(
         [
             '#include "cuda_on_cpu.h"',
             *(f"#define {each}" for each in defined),
             '#line 1 "kernel.cu"',
-            translate(source),
-            '#line 1 "exports"',
-            *(f"EMU_EXPORT({symbol}, ({bound or 0}), {name})" for symbol, (name, bound) in exports.items()),
+            text,
+            '#line 1 "instances"',
+            *(f"EMU_EXPORT({symbol(name)}, 0, {name})" for name in instances),
             "",
         ]
     )

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from minirnn.kernels.emulator.translate import EmulatorError
+from minirnn.kernels.emulator.translate import EmulatorError, symbol
 
 Array: TypeAlias = Any
 _running = threading.Lock()  # one launch at a time: the runtime has one scheduler
@@ -69,18 +69,21 @@ def recording() -> Iterator[list[Event]]:
 class Library(Mapping[str, "Kernel"]):
     """The kernels of one file, by name."""
 
-    def __init__(self, path: Path, symbols: Mapping[str, str], source: str, run: Callable[..., int]) -> None:
-        self.path, self._symbols, self._source, self._run = path, symbols, source, run
+    def __init__(self, path: Path, names: Sequence[str], source: str, run: Callable[..., int]) -> None:
+        self.path, self._source, self._run = path, source, run
         self._loaded = ctypes.CDLL(str(path))
+        self._names = [name for name in names if hasattr(self._loaded, symbol(name))]  # an #if may have left some out
 
     def __getitem__(self, name: str) -> Kernel:
-        return Kernel(self._run, name, _Description.in_dll(self._loaded, self._symbols[name]), self._source)
+        if name not in self._names:
+            raise KeyError(name)
+        return Kernel(self._run, name, _Description.in_dll(self._loaded, symbol(name)), self._source)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._symbols)
+        return iter(self._names)
 
     def __len__(self) -> int:
-        return len(self._symbols)
+        return len(self._names)
 
 
 def letter(dtype: Any) -> str:

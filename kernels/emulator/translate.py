@@ -8,8 +8,13 @@ _ALIGN = r"(?:__align__\(\d+\)\s*|alignas\([^()]*\)\s*)?"
 _DYNAMIC = re.compile(rf"extern\s+__shared__\s+{_ALIGN}([\w:]+(?:\s+\w+)*?)\s+(\w+)\s*\[\s*\]\s*;")
 _STATIC = re.compile(rf"__shared__\s+{_ALIGN}([\w:]+(?:<[^;>]*>)?(?:\s+\w+)*?)\s+(\w+)\s*((?:\[[^\];]*\])*)\s*;")
 _COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.S)
-_BOUNDS = re.compile(r"__launch_bounds__\s*\(((?:[^()]|\([^()]*\))*)\)")
-_KERNEL = re.compile(r'(template\s*<[^{};]*>\s*)?(?:extern\s+"C"\s+)?(?:static\s+)?__global__([^({;]*?)\b(\w+)\s*\(')
+_PARENTHESES = r"\((?:[^()]|\([^()]*\))*\)"
+_BOUNDS = re.compile(rf"__launch_bounds__\s*({_PARENTHESES})")
+_KERNEL = re.compile(
+    r'(?:extern\s+"C"\s+)?(?:static\s+)?__global__'
+    rf"(?:__launch_bounds__\s*{_PARENTHESES}|[^({{;])*?\b(\w+)\s*{_PARENTHESES}(?=\s*\{{)"
+)
+_TEMPLATE = re.compile(r"template\s*<[^{};]*>\s*$")
 
 
 class EmulatorError(RuntimeError):
@@ -34,17 +39,26 @@ def without_comments(source: str) -> str:
     return _COMMENT.sub(lambda comment: re.sub(r"[^\n]", " ", comment[0]), source)
 
 
-def kernels(source: str) -> dict[str, str | None]:
-    """The `__global__` functions that are no templates, each with the text of its launch bounds or None."""
-    bounds: list[str] = []
+def symbol(name: str) -> str:
+    """What the description of a kernel, or of an instance of a template, is called in the library."""
+    return "emu_kernel_" + re.sub(r"\W", "_", name)
 
-    def note(match: re.Match[str]) -> str:
-        bounds.append(re.split(r",(?![^(]*\))", match[1])[0])  # the second number of a bound is advice
-        return f" BOUNDS__{len(bounds) - 1} "
 
-    found: dict[str, str | None] = {}
-    for template, qualifiers, name in _KERNEL.findall(_BOUNDS.sub(note, without_comments(source))):
-        if not template:
-            bound = re.search(r"BOUNDS__(\d+)", qualifiers)
-            found[name] = bounds[int(bound[1])] if bound else None
-    return found
+def export_kernels(text: str) -> tuple[str, list[str]]:
+    """The text with a description of each kernel before it, and their names; templates are left out.
+
+    A description stands where its kernel does: an #if leaves out both, and the macros of the launch bounds are known there.
+    """
+    names = []
+
+    def described(match: re.Match[str]) -> str:
+        if _TEMPLATE.search(text, 0, match.start()):
+            return match[0]
+        names.append(match[1])
+        bound = _BOUNDS.search(match[0])
+        # the second number of the bounds is advice to the compiler
+        threads = re.split(r",(?![^(]*\))", bound[1][1:-1])[0] if bound else "0"
+        declaration = match[0].replace("\n", " ")
+        return f"{declaration}; EMU_EXPORT({symbol(match[1])}, ({threads}), {match[1]}) {match[0]}"
+
+    return _KERNEL.sub(described, text), names
