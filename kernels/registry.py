@@ -342,20 +342,19 @@ _CUPY = {
 def _register_all() -> None:
     for cell in (*CELLS, *OPERATIONS):
         module = f"minirnn.kernels.{cell}"
-        if cell != "layer_norm":  # NumPy's passes over its rows are fast enough on a CPU
-            register(
-                Kernel(
-                    cell,
-                    "numba",
-                    where="CPU",
-                    how="fused, vectorised, parallel; no allocation per step",
-                    module=f"{module}.numba_cpu",
-                    devices=("cpu",),
-                    dtypes=SINGLE_AND_DOUBLE,
-                    requires=("numba",),
-                    least_steps=2 if cell in CELLS else 1,  # it packs w_hh
-                )
+        register(
+            Kernel(
+                cell,
+                "numba",
+                where="CPU",
+                how="fused, vectorised, parallel; no allocation per step",
+                module=f"{module}.numba_cpu",
+                devices=("cpu",),
+                dtypes=SINGLE_AND_DOUBLE,
+                requires=("numba",),
+                least_steps=2 if cell in CELLS else 1,  # it packs w_hh
             )
+        )
         register(
             Kernel(
                 cell,

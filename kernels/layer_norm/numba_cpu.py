@@ -19,6 +19,7 @@ OPERATIONS = 10  # per number of x, as `workers` counts them
 def forward(x: Array, weight: Array | None, bias: Array | None, eps: float) -> tuple[Array, Array, Array]:
     """x (S, D) float32 or float64, D >= 1, weight (D,) or None (ones), bias (D,) or None (zeros) -> y (S, D), mean (S,), r (S,)"""
     S, D = x.shape
+    x = np.ascontiguousarray(x)
     y, mean, r = np.empty((S, D), x.dtype), np.empty(S, x.dtype), np.empty(S, x.dtype)
     weight = np.ones(D, x.dtype) if weight is None else weight
     bias = np.zeros(D, x.dtype) if bias is None else bias
@@ -40,6 +41,7 @@ def backward(
     affine: whether dweight and dbias are wanted; without it they are None.
     """
     S, D = x.shape
+    dy, x = np.ascontiguousarray(dy), np.ascontiguousarray(x)
     dx = np.empty((S, D), x.dtype)
     weight = np.ones(D, x.dtype) if weight is None else weight
     portions = -(-S // ROWS)
