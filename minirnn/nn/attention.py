@@ -57,15 +57,14 @@ class Attention(Module):
         check_features(self, keys, self.key_size, "key_size", "(N, T, D)")
         if queries.ndim != 3 or keys.ndim != 3 or len(queries) != len(keys):
             raise ValueError(f"Attention: queries must be (N, L, H) and keys (N, T, D) with one N, got {queries.shape} and {keys.shape}")
-        keys = self._masked(keys, mask)
+        keys, there = self._masked(keys, mask)
         if self.kind == "additive":
             projected = self.key(keys) if projected is None else projected
             hidden = ops.tanh(ops.expand_dims(self.query(queries), 2) + ops.expand_dims(projected, 1))  # (N, L, T, A)
             scores = self.score(hidden).reshape(hidden.shape[:3])
         else:
             scores = (self.query(queries) if self.kind == "general" else queries) @ keys.swapaxes(1, 2)  # (N, L, T)
-        allowed = None if mask is None else beside(_as_array(mask), keys.data)[:, None]
-        weights = ops.softmax(scores, axis=-1, mask=allowed)
+        weights = ops.softmax(scores, axis=-1, mask=None if there is None else there[:, None])
         return weights @ keys, weights
 
     def of_rows(self, queries: Packed, keys: Tensor, mask: Any = None) -> Tensor:
@@ -76,20 +75,17 @@ class Attention(Module):
 
     def project(self, keys: Tensor, mask: Any = None) -> Tensor | None:
         """What of the score depends on the keys alone, (N, T, A): for a decoder that asks step by step. None where there is nothing."""
-        return self.key(self._masked(keys, mask)) if self.kind == "additive" else None
+        return self.key(self._masked(keys, mask)[0]) if self.kind == "additive" else None
 
-    def _masked(self, keys: Tensor, mask: Any) -> Tensor:
-        """Zeros for what is not there: 0 times NaN would be NaN."""
+    def _masked(self, keys: Tensor, mask: Any) -> tuple[Tensor, Array | None]:
+        """The keys, zero where none is, since 0 times NaN would be NaN; and the mask beside them."""
         if mask is None:
-            return keys
-        mask = _as_array(mask)
+            return keys, None
+        mask = mask if is_array(mask) else np.asarray(mask)
         if mask.shape != keys.shape[:2] or mask.dtype != bool:
             raise ValueError(f"Attention: mask must be booleans (N, T) = {keys.shape[:2]}, got {mask.dtype} {mask.shape}")
-        return keys if peek(mask.all(), otherwise=False) else ops.where(mask[:, :, None], keys, 0)
+        there = beside(mask, keys.data)
+        return keys if peek(mask.all(), otherwise=False) else ops.where(there[:, :, None], keys, 0), there
 
     def describe(self) -> str:
         return f"{self.kind}, {self.query_size}, {self.key_size}"
-
-
-def _as_array(mask: Any) -> Array:
-    return mask if is_array(mask) else np.asarray(mask)

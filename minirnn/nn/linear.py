@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from minirnn import ops
+from minirnn.device import on_host
 from minirnn.nn import init
 from minirnn.nn.module import Module, Parameter, check_features
+from minirnn.ops.indexing import usable_ids
 from minirnn.random import Rng, generator
 from minirnn.tensor import Tensor
 
@@ -55,9 +57,11 @@ class Embedding(Module):
     def forward(self, ids: Any) -> Tensor:
         """ids: integers of any shape, an array or a Tensor; returns ids.shape + (embedding_dim,)."""
         ids = ids.data if isinstance(ids, Tensor) else np.asarray(ids) if isinstance(ids, (list, tuple, int)) else ids
-        rows = ops.take_rows(self.weight, ids)
         if self.padding_idx is None:
-            return rows
+            return ops.take_rows(self.weight, ids)
+        if not on_host(self.weight.data):  # moved once, for the rows and for the padding
+            ids = usable_ids("Embedding", ids, self.num_embeddings, self.weight)
+        rows = ops.take_rows(self.weight, ids)
         return ops.where((ids != self.padding_idx)[..., None], rows, rows.detach())
 
     def describe(self) -> str:

@@ -24,13 +24,14 @@ class Packing:
     """Where each step of each sequence lies among the packed rows.
 
     Made from the lengths (N,) of the sequences, in any order. Sequences are known by their place in `lengths`, the caller's order,
-    unless "sorted" is said. All are int64 arrays of the host, computed when first asked for; none may be written to, so that one that is
-    needed on a device moves there once (see `minirnn.device.beside`).
+    unless "sorted" is said. All, but for the masks, are int64 arrays of the host, computed when first asked for. None may be written to, so
+    that one that is needed on a device moves there once (see `minirnn.device.beside`).
     """
 
     def __init__(self, lengths: Any) -> None:
         self.lengths: Indices = _checked(lengths)  # (N,)
         self._places: dict[int, Indices] = {}
+        self._masks: dict[int, Any] = {}
 
     @cached_property
     def order(self) -> Indices:
@@ -118,7 +119,10 @@ class Packing:
 
     def mask(self, T: int | None = None) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """(N, T) true where a sequence has a step."""
-        return np.arange(self.T if T is None else T) < self.lengths[:, None]
+        T = self.T if T is None else T
+        if T not in self._masks:
+            self._masks[T] = _frozen(np.arange(T) < self.lengths[:, None])
+        return self._masks[T]
 
     def sort(self, x: Tensor) -> Tensor:
         """x (N, ...) from the caller's order to longest first."""

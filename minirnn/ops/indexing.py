@@ -171,7 +171,7 @@ def _axes_of(part: Any) -> int:
     return int(part.ndim) if hasattr(part, "dtype") and part.dtype == bool else 1
 
 
-def _usable(name: str, ids: Array, rows: int, like: Tensor) -> Array:
+def usable_ids(name: str, ids: Array, rows: int, like: Tensor) -> Array:
     """ids beside `like`. Those of the host are checked to be in 0..rows-1; to check those of a device, the host would have to wait."""
     if ids.dtype.kind not in "iu":
         raise TypeError(f"{name}: ids must be integers, got {ids.dtype}")
@@ -188,7 +188,7 @@ def take_rows(w: Tensor, ids: Array, unique: bool = False) -> Tensor:
 
     `unique=True` promises that no row is taken twice, which makes the gradient a plain assignment.
     """
-    ids = _usable("take_rows", ids, w.shape[0], w)
+    ids = usable_ids("take_rows", ids, w.shape[0], w)
     return TakeRows.apply(w, ids=ids.reshape(-1), unique=unique).reshape(ids.shape + w.shape[1:])
 
 
@@ -199,7 +199,7 @@ def put_rows(x: Tensor, ids: Array, rows: int, unique: bool = False) -> Tensor:
     """
     if ids.shape != x.shape[:1]:
         raise ValueError(f"put_rows: ids must be (S,) for x (S, ...) = {x.shape}, got {ids.shape}")
-    ids = _usable("put_rows", ids, rows, x)
+    ids = usable_ids("put_rows", ids, rows, x)
     return PutRows.apply(x, ids=ids, rows=rows, unique=unique)
 
 
@@ -210,7 +210,7 @@ def take_along_axis(x: Tensor, indices: Array, axis: int = -1, unique: bool = Fa
     unique   promises that no element is taken twice, which makes the gradient a plain assignment
     """
     axis = _check_along("take_along_axis", x, indices, axis)
-    indices = _usable("take_along_axis", indices, x.shape[axis], x)
+    indices = usable_ids("take_along_axis", indices, x.shape[axis], x)
     return TakeAlongAxis.apply(x, indices=indices, axis=axis, unique=unique)
 
 
@@ -219,7 +219,7 @@ def put_along_axis(x: Tensor, indices: Array, size: int, axis: int = -1, unique:
     axis = _check_along("put_along_axis", x, indices, axis)
     if indices.shape[axis] != x.shape[axis]:
         raise ValueError(f"put_along_axis: indices must have the shape of x {x.shape}, got {indices.shape}")
-    indices = _usable("put_along_axis", indices, size, x)
+    indices = usable_ids("put_along_axis", indices, size, x)
     return PutAlongAxis.apply(x, indices=indices, axis=axis, size=size, unique=unique)
 
 

@@ -71,9 +71,12 @@ def _weights(name: str, weights: Array | None, shape: tuple[int, ...], like: Ten
     if not fits(weights.shape, shape):
         raise ValueError(f"{name}: weights must have a shape that broadcasts to the losses {shape}, got {weights.shape}")
     xp = array_module(like.data)
-    given = weights.astype(like.dtype, copy=False)
-    values = xp.broadcast_to(beside(given, like.data), shape)
-    return Weights(values, float(np.broadcast_to(given, shape).sum()) if on_host(given) else Tensor(values.sum()))
+    values = xp.broadcast_to(beside(weights, like.data).astype(like.dtype, copy=False), shape)
+    return Weights(values, float(_repeated(weights, shape, like).sum()) if on_host(weights) else Tensor(values.sum()))
+
+
+def _repeated(weights: Array, shape: tuple[int, ...], like: Tensor) -> Array:
+    return np.broadcast_to(weights.astype(like.dtype, copy=False), shape)
 
 
 def _reduce(name: str, losses: Tensor, reduction: Reduction, weights: Weights | None) -> Tensor:

@@ -5,6 +5,7 @@ The device is `minirnn.kernels.emulator.stand_in`, which refuses what CuPy refus
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 
 from minirnn import nn, no_grad, ops
 from minirnn.autograd import Function, grad
+from minirnn.checkpointing import _Checkpoint
 from minirnn.device import array_module, to_device
 from minirnn.kernels import availability
 from minirnn.ops import elementwise, kalman
@@ -151,3 +153,19 @@ def test_an_unfinished_factor_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     found = ops.cholesky(x).numpy()
     assert np.isnan(found[0]).all()
     np.testing.assert_array_equal(found[1], left.get()[1])
+
+
+# A checkpoint compares its two runs, which it says; what goes to the CPU is waited for there.
+WAITS = {_Checkpoint, elementwise.ToDevice}
+
+
+@pytest.mark.parametrize(("function", "case"), EVERY)
+def test_nothing_waits_and_nothing_is_added_atomically(function: type[Function], case: Case) -> None:
+    """Neither in the forward pass nor backward: the order of every sum is the program's, and the host only gives orders."""
+    inputs = moved(*case.inputs)
+    with importlib.import_module("minirnn.kernels.emulator.stand_in").counting() as counts:
+        outputs = case.f(*inputs)
+        outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
+        grad(outputs, inputs, [y.detach() for y in outputs], allow_unused=True)
+    assert not counts.atomics
+    assert (counts.synchronisations > 0) == (function in WAITS), counts.places

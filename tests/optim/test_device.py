@@ -180,6 +180,20 @@ def test_a_training_step_never_waits_for_the_device(kind: Any, make: Any) -> Non
     assert seen["cpu"][-2] < seen["cpu"][0]
 
 
+def test_a_batch_moves_to_the_device_once() -> None:
+    """Of a batch whose packing is kept, only the tokens and the targets move at every step; places, masks and step sizes have moved."""
+    with mr.device(DEVICE):
+        model = Tagger(nn.LSTM)
+    packing, rng = nn.Packing([4, 2, 3]), np.random.default_rng(0)
+    tokens, targets = rng.integers(0, 9, (4, 3)), rng.integers(0, 5, (3, 4))
+    for again in (False, True):
+        with counting() as counts:
+            ops.cross_entropy(model(tokens, packing), targets, weights=packing.mask()).backward()
+        assert counts.to_device >= 2
+        if again:
+            assert counts.to_device_bytes == tokens.nbytes + targets.nbytes, counts.places
+
+
 def test_reading_the_loss_is_one_wait_and_is_found() -> None:
     """The count that the test above rests on finds what it is to find, and says where it is."""
     with mr.device(DEVICE):
