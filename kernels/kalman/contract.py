@@ -174,20 +174,24 @@ def diffuse_start(parameters: Parameters, y: Array) -> tuple[Parameters, Array]:
     Returns parameters with m0 (N, n) and P0 (N, n, n), and y without its first row: what is filtered is t >= 2. Raises ValueError where
     C is not square, or a first observation is missing.
     """
-    C, d = parameters.C, np.broadcast_to(parameters.d, y.shape)
+    xp = array_module(y)
+    C, d = parameters.C, xp.broadcast_to(parameters.d, y.shape)
     check_diffuse(C, y)
-    m0 = np.linalg.solve(C, (y[:, 0] - d[:, 0])[..., None])[..., 0]  # (N, n)                     (1.4)
-    P0 = np.linalg.solve(C, np.linalg.solve(C, parameters.R).T)  # (n, n)                         (1.5)
+    m0 = xp.linalg.solve(C, (y[:, 0] - d[:, 0])[..., None])[..., 0]  # (N, n)                     (1.4)
+    P0 = xp.linalg.solve(C, xp.linalg.solve(C, parameters.R).T)  # (n, n)                         (1.5)
     y = y.copy()
     y[:, 0] = np.nan  #                                                                           (1.6)
     return parameters._replace(m0=m0, P0=0.5 * (P0 + P0.T), B0=None), y
 
 
 def check_diffuse(C: Array, y: Array) -> None:
-    """Raise ValueError unless the first observations y[:, 0] (N, p) determine the states through C (p, n)."""
+    """Raise ValueError unless the first observations y[:, 0] (N, p) determine the states through C (p, n).
+
+    Whether one is missing is looked up on the host alone: a device would have to be waited for.
+    """
     if C.shape[0] != C.shape[1]:
         raise ValueError(f"kalman: a diffuse start needs as many observed numbers as states, C (p, n) with p = n, got C {C.shape}")
-    if np.isnan(y[:, 0]).any():
+    if isinstance(y, np.ndarray) and np.isnan(y[:, 0]).any():
         sequence = int(np.flatnonzero(np.isnan(y[:, 0]).any(1))[0])
         raise ValueError(
             f"kalman: a diffuse start needs the first observation, which is missing in sequence {sequence}; leave out what precedes it"

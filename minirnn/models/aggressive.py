@@ -15,6 +15,7 @@ from typing import Literal
 
 import numpy as np
 
+from minirnn.device import beside
 from minirnn.nn.module import Module, Parameter
 
 WINDOW = 10  # updates of the encoder that are averaged
@@ -31,6 +32,8 @@ class Aggressive(Module):
     All that it knows is in `state`, a parameter that nothing learns: it is saved with the weights, and a resumed run goes on where the
     other one stopped. Its elements: the turn (0 encoder, 1 decoder, 2 over); updates of the encoder in a row, loss and words of the last
     few, their mean loss the window before; updates of the decoder since the last look, their information, and what it was at that look.
+
+    The host decides whose turn it is, and so every update waits for a device: for the state, and for what `record` is told.
     """
 
     def __init__(self) -> None:
@@ -40,11 +43,11 @@ class Aggressive(Module):
     @property
     def phase(self) -> Phase:
         """Which half the next update is for."""
-        return ("encoder", "decoder", "both")[int(self.state.data[0])]
+        return ("encoder", "decoder", "both")[int(self.state.numpy()[0])]
 
     def record(self, loss: float, words: int, information: float) -> None:
         """What an update found: the loss summed over its batch, the words there, and the mutual information of its posteriors."""
-        turn, updates, total, count, before, looks, gathered, known = self.state.data.tolist()
+        turn, updates, total, count, before, looks, gathered, known = self.state.numpy().tolist()
         if turn == 0:
             updates, total, count = updates + 1, total + loss, count + words
             if updates % WINDOW == 0:
@@ -56,4 +59,5 @@ class Aggressive(Module):
             if looks == CHECK:
                 turn = 2 if gathered / CHECK < known else 0
                 looks, gathered, known = 0, 0.0, gathered / CHECK
-        self.state.data[...] = (turn, updates, total, count, before, looks, gathered, known)
+        state = np.array([turn, updates, total, count, before, looks, gathered, known], np.float64)
+        self.state.data[...] = beside(state, self.state.data)

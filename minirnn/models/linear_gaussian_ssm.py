@@ -9,6 +9,9 @@ Because everything is Gaussian, everything is exact: p(z_t | x_<=t) by the Kalma
 as the sum of ln p(x_t | x_<t), the maximum of the likelihood by EM or by its gradient. Observations may be missing, as NaN, wholly or in
 part; `minirnn.kernels.kalman` has the derivations and the implementations.
 
+Filter, smoother and likelihood run where the parameters live; series come from the host, and results go back there. On a device nothing is
+raised where a covariance is not positive definite or a parameter not finite: the likelihood is NaN.
+
 N sequences, T steps of the longest, n numbers in z_t, p in x_t, k in u_t.
 """
 
@@ -16,7 +19,7 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any, Literal, NamedTuple, Self, TypeAlias
@@ -24,6 +27,7 @@ from typing import Any, Literal, NamedTuple, Self, TypeAlias
 import numpy as np
 
 from minirnn import ops
+from minirnn.device import array_module, beside, kind_of, on_host, to_device
 from minirnn.kernels import registry
 from minirnn.kernels.contract import Array
 from minirnn.kernels.kalman.contract import Filtered, Parameters, Smoothed, check_diffuse, diffuse_start, whole_lengths
@@ -166,11 +170,15 @@ class LinearGaussianSSM(Module):
         return cls.from_matrices([[1.0]], [[1.0]], Q=[[level_variance]], R=[[observation_variance]], diffuse=diffuse, **start)
 
     def matrices(self) -> Linear:
-        """A, F, b, Q, C, G, d, R, m0 and P0 as arrays (copies). The last two mean nothing where the start is diffuse."""
+        """A, F, b, Q, C, G, d, R, m0 and P0 as NumPy arrays (copies). The last two mean nothing where the start is diffuse."""
+        return Linear(*_read(self._matrices()))
+
+    def _matrices(self) -> Linear:
+        """The same on the model's device."""
         A, B, C, D = (t.data.copy() for t in (self.A, self.B, self.C, self.D))
-        n, p, k = len(A), len(C), self.config.inputs
-        F, G = (self.F.data.copy(), self.G.data.copy()) if k else (np.zeros((n, 0), A.dtype), np.zeros((p, 0), A.dtype))
-        mean, scale = (np.zeros(n, A.dtype), np.eye(n, dtype=A.dtype)) if self.config.diffuse else (self.mean.data.copy(), self.scale.data)
+        n, p, k, xp = len(A), len(C), self.config.inputs, array_module(A)
+        F, G = (self.F.data.copy(), self.G.data.copy()) if k else (xp.zeros((n, 0), A.dtype), xp.zeros((p, 0), A.dtype))
+        mean, scale = (xp.zeros(n, A.dtype), xp.eye(n, dtype=A.dtype)) if self.config.diffuse else (self.mean.data.copy(), self.scale.data)
         return Linear(A, F, self.b.data.copy(), B @ B.T, C, G, self.d.data.copy(), D @ D.T, mean, scale @ scale.T)
 
     def sample(self, length: int, count: int = 1, rng: Rng = None, inputs: Array | None = None) -> Sample:
@@ -179,16 +187,17 @@ class LinearGaussianSSM(Module):
             raise ValueError("LinearGaussianSSM.sample: with a diffuse start the first state has no distribution to draw from")
         if length < 1 or count < 1:
             raise ValueError(f"LinearGaussianSSM.sample: length and count must be at least 1, got length={length} and count={count}")
-        rng, m = generator(rng), self.matrices()
-        dtype, n, p = m.A.dtype, len(m.A), len(m.C)
+        rng, m = generator(rng), self._matrices()
+        dtype, n, p, xp = m.A.dtype, len(m.A), len(m.C), array_module(m.A)
         u = self._inputs(inputs, count, length)
-        eps, psi = rng.standard_normal((count, length, n)).astype(dtype), rng.standard_normal((count, length, p)).astype(dtype)
-        z = np.empty((count, length, n), dtype)
-        b = np.broadcast_to(m.parameters(u).b, z.shape)
+        u = None if u is None else beside(u, m.A)
+        eps, psi = (beside(rng.standard_normal((count, length, size)).astype(dtype), m.A) for size in (n, p))
+        z = xp.empty((count, length, n), dtype)
+        b = xp.broadcast_to(m.parameters(u).b, z.shape)
         z[:, 0] = m.m0 + eps[:, 0] @ self.scale.data.T
         for t in range(1, length):
             z[:, t] = z[:, t - 1] @ m.A.T + b[:, t] + eps[:, t] @ self.B.data.T
-        return Sample(z, z @ m.C.T + m.parameters(u).d + psi @ self.D.data.T)
+        return Sample(*_read((z, z @ m.C.T + m.parameters(u).d + psi @ self.D.data.T)))
 
     def filter(self, x: Series, lengths: Any = None, inputs: Series | None = None, form: Form = "covariance") -> Filtered:
         """p(z_t | x_<t) and p(z_t | x_<=t) of every step, and ln p(x_t | x_<t). One sequence is a batch of one.
@@ -197,18 +206,18 @@ class LinearGaussianSSM(Module):
         lengths    (N,) where sequences in one array have different lengths; what follows their ends is never looked at
         inputs     u, like x with k in place of p
         form       square_root for badly conditioned problems, in float32 above all; parallel does all steps at once (long sequences
-                   without Numba). Both are NumPy's alone, and give what "covariance" gives.
+                   without Numba). Both run on the CPU alone, and give what "covariance" gives.
         """
         batch = self.observations(x, lengths, inputs)
         parameters, y = self._start(batch)
-        return self._kernel(batch, form).filter(parameters, y, batch.lengths)  # type: ignore[no-any-return]
+        return Filtered(*_read(self._kernel(batch, form).filter(parameters, y, batch.lengths)))
 
     def smooth(self, x: Series, lengths: Any = None, inputs: Series | None = None, form: Form = "covariance") -> Smoothed:
         """p(z_t | x_1..x_T) of every step, and Cov[z_t, z_{t-1} | x_1..x_T]. Arguments as for `filter`."""
         batch = self.observations(x, lengths, inputs)
         parameters, y = self._start(batch)
         kernel = self._kernel(batch, form)
-        return kernel.smooth(parameters, kernel.filter(parameters, y, batch.lengths))  # type: ignore[no-any-return]
+        return Smoothed(*_read(kernel.smooth(parameters, kernel.filter(parameters, y, batch.lengths))))
 
     def log_likelihood(self, x: Series, lengths: Any = None, inputs: Series | None = None, form: Form = "covariance") -> Array:
         """ln p(x_1..x_T) of each sequence, in nats: (N,). With a diffuse start, ln p(x_2..x_T | x_1)."""
@@ -243,13 +252,14 @@ class LinearGaussianSSM(Module):
         if not isinstance(batch, Observations):
             batch = self.observations(batch)
         self._check_finite()
-        y, u = batch.x, batch.inputs
+        y, u, here = batch.x, batch.inputs, self.A.data
         Q, R = self.B @ self.B.T, self.D @ self.D.T
-        b = self.b if u is None else self.b + Tensor(u) @ self.F.T
-        d = self.d if u is None else self.d + Tensor(u) @ self.G.T
+        u = None if u is None else Tensor(beside(u, here))
+        b = self.b if u is None else self.b + u @ self.F.T
+        d = self.d if u is None else self.d + u @ self.G.T
         if self.config.diffuse:
             check_diffuse(self.C.data, y)
-            first = Tensor(y[:, 0]) - (d if u is None else d[:, 0])  # (N, p)
+            first = y[:, 0] - (d if u is None else d[:, 0])  # (N, p)
             mean = ops.solve(self.C, first.T).T  # (N, n)  C^-1 (x_1 - d_1)
             factor = ops.solve(self.C, self.D)  # (n, p)  C^-1 D
             y = np.concatenate((np.full_like(y[:, :1], np.nan), y[:, 1:]), 1)
@@ -279,12 +289,10 @@ class LinearGaussianSSM(Module):
         for i in range(iterations):
             parameters, y = self._start(batch)
             try:
-                filtered = kernel.filter(parameters, y, batch.lengths)
+                likelihoods[i], smoothed = _expected(kernel, parameters, y, batch.lengths)
             except np.linalg.LinAlgError:  # the covariances have no digits left: from here on by square roots
                 kernel = registry.load("kalman", "square_root")
-                filtered = kernel.filter(parameters, y, batch.lengths)
-            likelihoods[i] = filtered.log_likelihood.sum()
-            smoothed = kernel.smooth(parameters, filtered)
+                likelihoods[i], smoothed = _expected(kernel, Parameters(*_read(parameters)), *_read((y, batch.lengths)))
             names = {LEARNT.get(name, name) for name in chosen}
             self._set(maximise(self.matrices(), batch.x, smoothed, batch.lengths, names, batch.inputs), names)
         return likelihoods
@@ -327,28 +335,35 @@ class LinearGaussianSSM(Module):
         return np.broadcast_to(u, (N, T, k))
 
     def _kernel(self, batch: Observations, form: Form = "covariance") -> Any:
+        if form in ("square_root", "parallel") and self._device() != "cpu":
+            raise ValueError(f'LinearGaussianSSM: form={form} runs on the CPU alone, the model is on {self.A.device}; .to("cpu") moves it')
         if form in ("square_root", "parallel"):
             return importlib.import_module(f"minirnn.kernels.kalman.{form}")
         if form != "covariance":
             raise ValueError(f"LinearGaussianSSM: form must be covariance, square_root or parallel, got {form!r}")
         N, T, _ = batch.x.shape
         chosen = registry.choose("kalman", dtype=self.A.dtype, device=self._device(), kernel=self.kernel, T=T, N=N, H=self.config.states)
-        return registry.load("kalman", chosen.name)
+        return registry.load("kalman", chosen.name, self._device())
 
     def _check_finite(self) -> None:
+        """On a device nobody looks, since the host would have to wait."""
+        if not on_host(self.A.data):
+            return
         if broken := [name for name, p in self.named_parameters() if not np.isfinite(p.data).all()]:
             raise ValueError(f"LinearGaussianSSM: {', '.join(broken)} has a NaN or an infinite number in it")
 
     def _device(self) -> str:
-        return self.A.device.partition(":")[0]
+        return kind_of(self.A.device)
 
     def _start(self, batch: Observations) -> tuple[Parameters, Array]:
-        """What the kernels are given."""
+        """What the kernels are given, on the model's device."""
         self._check_finite()
-        parameters = self.matrices().parameters(batch.inputs)._replace(B=self.B.data, D=self.D.data)
+        u, y = None if batch.inputs is None else beside(batch.inputs, self.A.data), beside(batch.x, self.A.data)
+        parameters = self._matrices().parameters(u)._replace(B=self.B.data, D=self.D.data)
         if self.config.diffuse:
-            return diffuse_start(parameters, batch.x)
-        return parameters._replace(B0=self.scale.data), batch.x
+            check_diffuse(self.C.data, batch.x)
+            return diffuse_start(parameters, y)
+        return parameters._replace(B0=self.scale.data), y
 
     def _set(self, new: Linear, names: Collection[str]) -> None:
         """Take over what was learnt."""
@@ -357,7 +372,24 @@ class LinearGaussianSSM(Module):
             factor = factors.get(name)
             target = factor if factor is not None else getattr(self, "mean" if name == "m0" else name)
             value = getattr(new, name)
-            target.data[...] = _factor(value) if factor is not None else value
+            target.data[...] = beside(_factor(value) if factor is not None else value, target.data)
+
+
+def _read(arrays: Iterable[Array | None]) -> list[Any]:
+    """The arrays on the host: those of a device are waited for and copied."""
+    return [None if array is None else to_device(array, "cpu") for array in arrays]
+
+
+def _expected(kernel: Any, parameters: Parameters, y: Array, lengths: Array) -> tuple[float, Smoothed]:
+    """The log-likelihood of all sequences, and the smoothed states, on the host: there the maximisation step solves its small systems.
+
+    Raises LinAlgError where a covariance is not positive definite; a device says so by a likelihood that is NaN.
+    """
+    filtered = kernel.filter(parameters, y, lengths)
+    likelihood = float(to_device(filtered.log_likelihood, "cpu").sum())
+    if math.isnan(likelihood) and not on_host(y):
+        raise np.linalg.LinAlgError
+    return likelihood, Smoothed(*_read(kernel.smooth(parameters, filtered)))
 
 
 def _matrix(name: str, value: Any, shape: tuple[int | None, ...], symbols: str) -> Array:
@@ -412,4 +444,5 @@ def _padded(name: str, parts: Sequence[Array], value: float = np.nan) -> Array:
     whole = np.full((len(parts), max(map(len, parts)), widths.pop()), float(value))
     for row, part in zip(whole, parts, strict=True):
         row[: len(part)] = part
+    whole.flags.writeable = False  # it moves to a device once, however often it is learnt from
     return whole

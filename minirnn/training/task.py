@@ -142,6 +142,11 @@ class Task(ABC, Generic[Config, Batch]):
     updates: int = 0  # that the model has seen, as the loop says before each validation
     config: Config  # with what `build` took from the data, as sizes of vocabularies: this one is saved, and given to `restore`
 
+    @property
+    def device(self) -> str:
+        """Where the model computes: where its parameters live."""
+        return next(self.model.parameters()).device
+
     @classmethod
     @abstractmethod
     def build(cls, config: Config, data: DataArguments, seed: int) -> Self:

@@ -27,6 +27,7 @@ from minirnn.data.kinds import Numbers, Series
 from minirnn.data.scaling import Scaling
 from minirnn.data.sources import nile
 from minirnn.data.sources import series as csv
+from minirnn.device import array_module
 from minirnn.errors import MinirnnError
 from minirnn.files import write_atomically
 from minirnn.models.linear_gaussian_ssm import LinearGaussianConfig, LinearGaussianSSM, Observations
@@ -111,7 +112,7 @@ class KalmanTask(Task[KalmanConfig, int]):
             parameter.requires_grad = name in held
         if self._diagonal:
             for factor in (p for p in (self.model.B, self.model.D) if p.requires_grad):
-                factor.register_hook(lambda g: g * Tensor(np.eye(len(g.data))))
+                factor.register_hook(_on_the_diagonal)
 
     @classmethod
     def build(cls, config: KalmanConfig, data: DataArguments, seed: int) -> Self:
@@ -178,7 +179,8 @@ class KalmanTask(Task[KalmanConfig, int]):
             raise MinirnnError(str(error)) from error
         if self._diagonal:
             for factor in (self.model.B, self.model.D):
-                factor.data[...] = np.diag(np.sqrt(np.diag(factor.data @ factor.data.T)))
+                xp = array_module(factor.data)
+                factor.data[...] = xp.diag(xp.sqrt(xp.diag(factor.data @ factor.data.T)))
         return float(-before / self.size(batch) + self._jacobian)
 
     def validate(self) -> dict[str, float]:
@@ -388,6 +390,10 @@ def _last(x: Numbers) -> Numbers:
     for t in range(1, len(x)):
         last[t] = np.where(np.isnan(x[t - 1]), last[t - 1], x[t - 1])
     return last
+
+
+def _on_the_diagonal(gradient: Tensor) -> Tensor:
+    return gradient * Tensor(array_module(gradient.data).eye(len(gradient), dtype=gradient.dtype))
 
 
 def _true(truth: Any) -> LinearGaussianSSM:

@@ -264,7 +264,7 @@ class SSMTask(Task[SSMTaskConfig, Pieces]):
         run = Run.open(folder)
         if (run.data.source, run.data.seed) != (self.data.source, self.data.seed):
             raise MinirnnError(f"{folder} has learnt {run.data.source}, not {self.data.source}: the scores cannot be compared")
-        task = run.task()
+        task = run.task(self.device)
         options = {"samples": samples} if "samples" in task.evaluation_options else {}
         scores = task.evaluate(split, **options)
         return {"run": str(folder), "parameters": task.model.num_parameters(), **{k: v for k, v in scores.items() if isinstance(v, float)}}

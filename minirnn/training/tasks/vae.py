@@ -175,7 +175,7 @@ class VAETask(Task[VAETaskConfig, Array]):
     def _beside(self, folder: Path, sentences: Sequence[Array], bound: float) -> dict[str, Any]:
         """The exact negative log-likelihood of a language model, and by how much `bound` is above it."""
         run = Run.open(folder)
-        other = run.task()
+        other = run.task(self.device)
         if not isinstance(other, VAETask) or other.config.latent:
             raise MinirnnError(f"{folder} is no language model; train one: minirnn train vae --set latent=0")
         if other.vocabulary.to_json() != self.vocabulary.to_json():
@@ -271,8 +271,8 @@ class VAETask(Task[VAETaskConfig, Array]):
             return []
         batches = self._batched([self.vocabulary.encode(text) for text in self.text.valid[:VALIDATED]])
         q = self.model.posteriors(batches)
-        kl = standard_normal_kl(q, by_dimension=True).data.mean(0)
-        drawn = [latent_pictures.dimensions(kl, q.mean.data.var(0) > ACTIVE, folder / "latent.png")]
+        kl = standard_normal_kl(q, by_dimension=True).numpy().mean(0)
+        drawn = [latent_pictures.dimensions(kl, q.mean.numpy().var(0) > ACTIVE, folder / "latent.png")]
         rows = Run.open(folder).read_metrics()
         if any("valid" in row for row in rows):
             drawn.append(latent_pictures.annealing(rows, self.config.beta_at, folder / "annealing.png"))
