@@ -367,6 +367,8 @@ def _operator(name: str) -> Callable[..., Any]:
         from minirnn.kernels.emulator.functions import compute
 
         for other in others:
+            if getattr(other, "__array_ufunc__", ...) is None:
+                return NotImplemented  # its own reflected operator does it, as NEP 13 has it
             if not isinstance(other, (ndarray, *SCALARS, type(None))):
                 raise TypeError(f"Unsupported type {type(other)}")
         result = compute(getattr(np.ndarray, name), (self, *others), {}, name)
