@@ -18,6 +18,7 @@ from minirnn.device import array_module, beside
 from minirnn.tensor import Tensor
 
 Indices = np.ndarray[Any, np.dtype[np.int64]]
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 class Packing:
@@ -31,7 +32,7 @@ class Packing:
     def __init__(self, lengths: Any) -> None:
         self.lengths: Indices = _checked(lengths)  # (N,)
         self._places: dict[int, Indices] = {}
-        self._masks: dict[int, Any] = {}
+        self._masks: dict[int, Mask] = {}
 
     @cached_property
     def order(self) -> Indices:
@@ -117,11 +118,13 @@ class Packing:
         """Whether the caller's order is longest first already."""
         return bool((self.lengths[1:] <= self.lengths[:-1]).all())
 
-    def mask(self, T: int | None = None) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    def mask(self, T: int | None = None) -> Mask:
         """(N, T) true where a sequence has a step."""
         T = self.T if T is None else T
         if T not in self._masks:
-            self._masks[T] = _frozen(np.arange(T) < self.lengths[:, None])
+            mask = np.arange(T) < self.lengths[:, None]
+            mask.flags.writeable = False
+            self._masks[T] = mask
         return self._masks[T]
 
     def sort(self, x: Tensor) -> Tensor:
