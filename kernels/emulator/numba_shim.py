@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from minirnn.kernels.emulator import numba_engine
 from minirnn.kernels.emulator.numba_engine import (
     SYNC,
     WARP,
@@ -82,7 +83,7 @@ class Kernel:
         return {None: self}
 
     def max_cooperative_grid_blocks(self, block: Any, shared: int = 0) -> int:
-        if shared > max(self.allowed_shared, 48 * 1024) or shared > current_device().shared_per_block:
+        if shared > max(self.allowed_shared, numba_engine.DEFAULT_SHARED) or shared > current_device().shared_per_block:
             return 0
         return blocks_at_once(current_device(), _index(block), shared)
 

@@ -64,7 +64,7 @@ def notices_the_mistake(cell: Cell, right: str, wrong: str) -> None:
 def alone(problem: Problem, n: int) -> tuple[Problem, list[int]]:
     """The problem of sequence n by itself, and its rows in the batch."""
     rows = rows_of(n, problem.batch_sizes.tolist())
-    own = {"z": rows, "h": rows, "h0": [n], "h_n": [n]}
+    own = {"z": rows, "h": rows, "c": rows, "h0": [n], "c0": [n], "h_n": [n], "c_n": [n]}
 
     def pick(named: dict[str, Array]) -> dict[str, Array]:
         return {name: array[own[name]] if name in own else array for name, array in named.items()}
@@ -72,9 +72,9 @@ def alone(problem: Problem, n: int) -> tuple[Problem, list[int]]:
     return Problem(pick(problem.inputs), np.ones(len(rows), np.int64), pick(problem.cotangents)), rows
 
 
-def gives_each_sequence_what_it_gets_alone(cell: Cell, kernel: Any, dtype: Any) -> None:
+def gives_each_sequence_what_it_gets_alone(cell: Cell, kernel: Any, dtype: Any, H: int = 20) -> None:
     """To the bit in kernels that do their own products, where the sum behind each number has one order; to rounding in the others."""
-    problem = cell.problem([9, 9, 7, 4, 1], 20, dtype)
+    problem = cell.problem([9, 9, 7, 4, 1], H, dtype)
     batched = arrays(*cell.run(kernel, problem))
     summed = {name: np.zeros_like(batched[name]) for name in ("dw_hh", "db_hn") if name in batched}
     for n in range(problem.batch_sizes[0]):
@@ -90,14 +90,14 @@ def gives_each_sequence_what_it_gets_alone(cell: Cell, kernel: Any, dtype: Any) 
         assert distance(batched[name], array) < TOLERANCE[dtype]
 
 
-def keeps_a_nan_in_its_sequence(cell: Cell, kernel: Any, where: str) -> None:
+def keeps_a_nan_in_its_sequence(cell: Cell, kernel: Any, where: str, H: int = 20) -> None:
     """`where` is an input or, with a d before it, the gradient of an output."""
     sizes, sick = [7, 7, 5, 2], 3  # sequence 3 has three steps
-    problem = cell.problem(sizes, 20, np.float32)
+    problem = cell.problem(sizes, H, np.float32)
     healthy = arrays(*cell.run(kernel, problem))
     rows = rows_of(sick, sizes)
     array = problem.cotangents[where[1:]] if where[0] == "d" else problem.inputs[where]
-    array[rows[0] if where in ("z", "dh") else sick] = np.nan
+    array[rows[0] if where in ("z", "dh", "dc") else sick] = np.nan
     got = arrays(*cell.run(kernel, problem))
     other_rows, others = np.setdiff1d(np.arange(sum(sizes)), rows), np.setdiff1d(np.arange(sizes[0]), [sick])
     for name in ("h", "dz"):
