@@ -33,6 +33,7 @@ _WAITING = {
         "unique_values",
     ),
 }
+_VIEWS = {"broadcast_to", "diagonal", "expand_dims", "moveaxis", "ravel", "reshape", "rollaxis", "squeeze", "swapaxes", "transpose", "view"}
 _ARRAY_PARAMETERS = {"a", "A", "ar", "ar1", "arr", "array", "ary", "x"}
 _OF_ANYTHING = {
     "can_cast",
@@ -51,20 +52,25 @@ _JOINING = {"column_stack", "concat", "concatenate", "dstack", "hstack", "row_st
 
 def compute(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], name: str = "") -> Any:
     """NumPy's function on what lies behind the arrays; quietly, for a GPU warns of no overflow."""
-    counts.operation()
+    name = name or function.__name__
+    if name not in _VIEWS:
+        counts.operation()
     arguments, keywords = on_host(args), on_host(kwargs)
-    narrow = _narrow_dtype(arguments)
+    narrow, out = _narrow_dtype(arguments, keywords), kwargs.get("out")
     with np.errstate(all="ignore"):
-        if narrow is not None and (name or function.__name__) in _SUMS and keywords.get("dtype") is None and "out" not in keywords:
+        if narrow is None or out is not None:
+            result = function(*arguments, **keywords)
+        elif name in _SUMS:
             result = _rounded(function(*_widened(arguments), **keywords), narrow)
         else:
-            result = _with_loops(function, arguments, keywords, narrow)
-    out = kwargs.get("out")
+            result = _rounded(_with_loops(function, arguments, keywords), narrow)
     return out if isinstance(out, ndarray) else on_device(result)
 
 
-def _narrow_dtype(arguments: Any) -> Any:
-    """The 16-bit floating dtype that all floating arrays among the arguments have, or None."""
+def _narrow_dtype(arguments: Any, keywords: dict[str, Any]) -> Any:
+    """The 16-bit floating dtype that all floating arrays among the arguments have, or None, as where a dtype is asked for."""
+    if keywords.get("dtype") is not None or any(isinstance(each, (type, np.dtype)) for each in arguments):
+        return None
     dtypes = {each.dtype for each in _arrays(arguments) if each.dtype.kind not in "biu"}
     (dtype,) = dtypes if len(dtypes) == 1 else (None,)
     return dtype if dtype is not None and dtype.itemsize == 2 else None
@@ -73,7 +79,7 @@ def _narrow_dtype(arguments: Any) -> Any:
 def _arrays(arguments: Any) -> list[Array]:
     found: list[Array] = []
     for each in arguments:
-        if isinstance(each, np.ndarray):
+        if isinstance(each, (np.ndarray, np.generic)):
             found.append(each)
         elif isinstance(each, (list, tuple)):
             found += _arrays(each)
@@ -93,14 +99,12 @@ def _rounded(result: Any, dtype: Any) -> Any:
     return np.asarray(result).astype(dtype) if getattr(result, "dtype", None) == np.float32 else result
 
 
-def _with_loops(function: Callable[..., Any], arguments: Any, keywords: dict[str, Any], narrow: Any) -> Any:
-    """The function; where NumPy has no loop for bfloat16, by way of float32."""
+def _with_loops(function: Callable[..., Any], arguments: Any, keywords: dict[str, Any]) -> Any:
+    """The function of 16-bit arrays; where NumPy has no loop for bfloat16, of float32."""
     try:
         return function(*arguments, **keywords)
     except TypeError:
-        if narrow is None or "out" in keywords:
-            raise
-        return _rounded(function(*_widened(arguments), **keywords), narrow)
+        return function(*_widened(arguments), **keywords)
 
 
 def function(section: str, home: Any, name: str) -> Callable[..., Any]:
@@ -237,20 +241,44 @@ def where(condition: Any, x: Any = None, y: Any = None) -> Any:
     return compute(np.where, (condition, x, y), {})
 
 
+def _array(name: str, a: Any) -> ndarray:
+    if not isinstance(a, ndarray):
+        raise TypeError(f"{name}() takes a cupy.ndarray, got {type(a)}")
+    return a
+
+
 def take(a: Any, indices: Any, axis: Any = None, out: Any = None) -> Any:
-    return a.take(indices, axis=axis, out=out)
+    return _array("take", a).take(indices, axis=axis, out=out)
 
 
 def repeat(a: Any, repeats: Any, axis: Any = None) -> Any:
-    return a.repeat(repeats, axis)
+    return _array("repeat", a).repeat(repeats, axis)
 
 
 def argmax(a: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: bool = False) -> Any:
-    return a.argmax(axis=axis, out=out, keepdims=keepdims)
+    return _array("argmax", a).argmax(axis=axis, out=out, keepdims=keepdims)
 
 
 def argmin(a: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: bool = False) -> Any:
-    return a.argmin(axis=axis, out=out, keepdims=keepdims)
+    return _array("argmin", a).argmin(axis=axis, out=out, keepdims=keepdims)
+
+
+def _splitting(name: str) -> Callable[..., Any]:
+    """Sections and indices are the host's: their number is the number of arrays that come out."""
+
+    def call(ary: Any, indices_or_sections: Any, axis: int = 0) -> Any:
+        if isinstance(indices_or_sections, ndarray):
+            raise TypeError("'ndarray' object cannot be interpreted as an integer")
+        return compute(getattr(np, name), (_array(name, ary), _listed(indices_or_sections), axis), {}, name)
+
+    return call
+
+
+def _listed(indices: Any) -> Any:
+    return indices.tolist() if isinstance(indices, np.ndarray) else indices
+
+
+split, array_split = _splitting("split"), _splitting("array_split")
 
 
 def array_equal(a1: Any, a2: Any, equal_nan: bool = False) -> Any:
@@ -291,11 +319,18 @@ class Ufunc:
         for each in args:
             if not isinstance(each, (ndarray, *SCALARS)):
                 raise TypeError(f"Unsupported type {type(each)}")
+        if "where" in kwargs and kwargs.get("out") is None:
+            return self._where(kwargs.pop("where"), args, kwargs)
         out = kwargs.get("out", args[self.nin] if len(args) > self.nin else None)
         if not isinstance(out, (ndarray, tuple, type(None))):
             raise TypeError(f"return arrays must be of ArrayType, got {type(out)}")
         result = compute(self._ufunc, args, kwargs, self.__name__)
         return out if isinstance(out, ndarray) else result
+
+    def _where(self, condition: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The result where the condition holds; elsewhere it is what was in that memory before."""
+        result = self(*args, **kwargs)
+        return where(condition, result, empty(result.shape, result.dtype))
 
     def _only(self, method: str, *allowed: str) -> None:
         if self.__name__ not in allowed:
