@@ -4,7 +4,8 @@
 // agree, so a lane takes 8 numbers in one piece, 16 bytes, where the layout of the instruction speaks of 4 pieces of 4 bytes: of a chunk of
 // 32 k, with t = lane % 4, k = 8 t .. 8 t + 3 serve the first of two instructions and k = 8 t + 4 .. 8 t + 7 the second. x goes from L2
 // into registers without a stop.
-#if defined(REAL_IS_FLOAT16) || (defined(REAL_IS_BFLOAT16) && (!defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800))
+#if defined(TENSOR_CORES)
+#elif defined(REAL_IS_FLOAT16) || (defined(REAL_IS_BFLOAT16) && (!defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800))
 #define TENSOR_CORES 1
 #else
 #define TENSOR_CORES 0
