@@ -56,5 +56,8 @@ def _read(path: Path, seen: set[Path]) -> str:
 
 
 def options(dtype: str) -> tuple[str, ...]:
-    """What the compiler is told: the language, and the dtype that types.cuh makes `Real` of."""
+    """What the compiler is told: the language, and the dtype that types.cuh makes `Real` of.
+
+    CuPy itself adds -ftz=true: in every kernel, float32 numbers below 2^-126 in magnitude are zero.
+    """
     return ("--std=c++17", f"-DREAL_IS_{dtype.upper()}")
