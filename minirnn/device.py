@@ -56,6 +56,8 @@ def device(name: str) -> Device:
         with mr.device("emulated"):
             lstm = mr.nn.LSTM(3, 4)        # parameters, zeros, `mr.tensor(...)` and data that operations convert
 
+    What is computed from arrays of a GPU other than the first belongs into its context, since CuPy computes on the current GPU.
+
     Raises ValueError for another name, and RuntimeError, with the fix, where the device cannot be used here.
     """
     _checked(name)

@@ -104,7 +104,7 @@ class PutAlongAxis(Function):
     unique: bool
 
     def forward(self, x: Array) -> Array:
-        grid = list(self.xp.ogrid[tuple(slice(n) for n in x.shape)])
+        grid = [self.xp.arange(n).reshape(-1, *[1] * (x.ndim - 1 - k)) for k, n in enumerate(x.shape)]
         grid[self.axis] = self.indices
         return _put(tuple(grid), (*x.shape[: self.axis], self.size, *x.shape[self.axis + 1 :]), x, self.unique)
 
