@@ -165,7 +165,7 @@ def gru_persistent_forward(z: Any, w_hh: Any, b_hn: Any, h0: Any, h_t: Any, firs
     b_hn     (H,)       read
     h0       (N, H)     read
     h_t      (N, H)     h0 on entry, h_n on return
-    first    (T + 1,)   read: the first row of every step, and S
+    first    (T + 1,)   int32, read: the first row of every step, and S
     h, hn    (S, H)     written; h is read one step later by all blocks
     gates    (S, 3H)    written
     """
@@ -203,7 +203,7 @@ def gru_persistent_backward(
     w_hh     (3H, H)    read once
     dh       (S, H)     read
     dh_t     (N, H)     dh_n on entry; alive for the sequence
-    first    (T + 1,)   read: the first row of every step, and S
+    first    (T + 1,)   int32, read: the first row of every step, and S
     dz       (S, 3H)    written
     da       (S, 3H)    written, and read one step later by all blocks
     dh0      (N, H)     written

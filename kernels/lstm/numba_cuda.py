@@ -161,7 +161,7 @@ def lstm_persistent_forward(z: Any, w_hh: Any, h0: Any, c_t: Any, first: Any, h:
     w_hh     (4H, H)    read once
     h0       (N, H)     read
     c_t      (N, H)     c0 on entry, c_n on return
-    first    (T + 1,)   read: the first row of every step, and S
+    first    (T + 1,)   int32, read: the first row of every step, and S
     h, c     (S, H)     written; h is read one step later by all blocks
     gates    (S, 4H)    written
     h_n      (N, H)     written
@@ -215,7 +215,7 @@ def lstm_persistent_backward(
     dh, dc   (S, H)     read
     dh_n     (N, H)     read
     dc_t     (N, H)     dc_n on entry, dc0 on return
-    first    (T + 1,)   read: the first row of every step, and S
+    first    (T + 1,)   int32, read: the first row of every step, and S
     dz       (S, 4H)    written, and read one step later by all blocks
     dh0      (N, H)     written
     """

@@ -115,7 +115,7 @@ def rnn_persistent_forward(z: Any, w_hh: Any, h0: Any, first: Any, h: Any, h_n: 
     z        (S, H)     read
     w_hh     (H, H)     read once
     h0       (N, H)     read
-    first    (T + 1,)   read: the first row of every step, and S
+    first    (T + 1,)   int32, read: the first row of every step, and S
     h        (S, H)     written, and read one step later by all blocks
     h_n      (N, H)     written
     relu     0 for tanh
@@ -153,7 +153,7 @@ def rnn_persistent_backward(h: Any, w_hh: Any, dh: Any, dh_n: Any, first: Any, d
     w_hh     (H, H)     read once
     dh       (S, H)     read
     dh_n     (N, H)     read
-    first    (T + 1,)   read: the first row of every step, and S
+    first    (T + 1,)   int32, read: the first row of every step, and S
     dz       (S, H)     written, and read one step later by all blocks
     dh0      (N, H)     written
     relu     0 for tanh
