@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from minirnn.kernels.cuda.devices import A100, H100
 from minirnn.kernels.emulator import numba_engine, stand_in
 from minirnn.kernels.emulator.numba_memory import RaceError
 from minirnn.kernels.emulator.translate import EmulatorError
@@ -167,6 +168,16 @@ def test_a_persistent_form_that_does_not_fit_is_refused_with_the_reason() -> Non
         RuntimeError, match=r"with 8 hidden units a block needs 19 KiB of shared memory for its slice of w_hh, and has 10 KiB"
     ):
         CELLS["lstm"].run(emulated("lstm", "persistent", shared_memory=10 * 1024), problem)
+
+
+def test_published_devices_hold_these_sizes() -> None:
+    geometry = numba_engine.load(SHARED).geometry
+    assert geometry("lstm", 1024, 16, 4, H100) == (8, 16, 128, 1, 4 * (4 * 1024 * 8 + 16 * 33))
+    assert geometry("lstm", 832, 64, 8, H100)[:3] == (8, 32, 104)
+    assert geometry("rnn", 1536, 4, 4, H100)[:3] == (16, 4, 96)
+    assert "needs 128 blocks at once, and the device holds 108" in geometry("lstm", 1024, 16, 4, A100)
+    units = {geometry("gru", 300, N, 4, A100).units for N in (1, 2, 33, 1000)}
+    assert len(units) == 1, "the order of sums must not depend on the batch"
 
 
 def test_shared_memory_beyond_the_default_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

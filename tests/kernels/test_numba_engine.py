@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from textwrap import dedent
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -495,3 +497,26 @@ def test_without_greenlet_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(numba_engine.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(RuntimeError, match="it needs the package greenlet"):
         load("minirnn.kernels.lstm.numba_cuda")
+
+
+def test_every_name_that_the_engine_offers_is_numbas() -> None:
+    """With the parameters that the kernels and their launches use."""
+    pytest.importorskip("numba_cuda", reason="compares with numba-cuda")
+    import numba
+    from numba import cuda
+    from numba.cuda import dispatcher
+    from numba.cuda.cudadrv import driver
+
+    ours = load("planted", {"planted": HEAD + "import numba"})
+    for mine, theirs in [(ours.numba, numba), (ours.cuda, cuda)]:
+        for name in vars(mine).keys() - {"__name__", "__doc__", "__package__", "__loader__", "__spec__"}:
+            assert hasattr(theirs, name), name
+            for inner in vars(getattr(mine, name)) if isinstance(getattr(mine, name), SimpleNamespace) else ():
+                assert hasattr(getattr(theirs, name), inner), f"{name}.{inner}"
+    assert "sync" in inspect.signature(cuda.as_cuda_array).parameters
+    assert list(inspect.signature(cuda.external_stream).parameters) == ["ptr"]
+    assert list(inspect.signature(dispatcher.CUDADispatcher.specialize).parameters) == ["self", "args"]
+    assert list(inspect.signature(dispatcher._Kernel.max_cooperative_grid_blocks).parameters) == ["self", "blockdim", "dynsmemsize"]
+    assert "_codelibrary" in inspect.getsource(dispatcher._Kernel)
+    assert driver.binding.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES.value == 8
+    assert "driver.cuKernelSetAttribute(attr, carveout, self.handle, self.device.id)" in inspect.getsource(driver.CudaPythonFunction)
