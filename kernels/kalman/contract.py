@@ -177,7 +177,8 @@ def diffuse_start(parameters: Parameters, y: Array) -> tuple[Parameters, Array]:
     xp = array_module(y)
     C, d = parameters.C, xp.broadcast_to(parameters.d, y.shape)
     check_diffuse(C, y)
-    m0 = xp.linalg.solve(C, (y[:, 0] - d[:, 0])[..., None])[..., 0]  # (N, n)                     (1.4)
+    each = xp.broadcast_to(C, (len(y), *C.shape))  # (N, p, n) CuPy solves as many systems as there are matrices
+    m0 = xp.linalg.solve(each, (y[:, 0] - d[:, 0])[..., None])[..., 0]  # (N, n)                  (1.4)
     P0 = xp.linalg.solve(C, xp.linalg.solve(C, parameters.R).T)  # (n, n)                         (1.5)
     y = y.copy()
     y[:, 0] = np.nan  #                                                                           (1.6)

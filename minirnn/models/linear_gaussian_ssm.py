@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import sys
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -292,7 +293,7 @@ class LinearGaussianSSM(Module):
                 likelihoods[i], smoothed = _expected(kernel, parameters, y, batch.lengths)
             except np.linalg.LinAlgError:  # the covariances have no digits left: from here on by square roots
                 kernel = registry.load("kalman", "square_root")
-                likelihoods[i], smoothed = _expected(kernel, Parameters(*_read(parameters)), *_read((y, batch.lengths)))
+                likelihoods[i], smoothed = _expected(kernel, parameters, y, batch.lengths)
             names = {LEARNT.get(name, name) for name in chosen}
             self._set(maximise(self.matrices(), batch.x, smoothed, batch.lengths, names, batch.inputs), names)
         return likelihoods
@@ -383,8 +384,11 @@ def _read(arrays: Iterable[Array | None]) -> list[Any]:
 def _expected(kernel: Any, parameters: Parameters, y: Array, lengths: Array) -> tuple[float, Smoothed]:
     """The log-likelihood of all sequences, and the smoothed states, on the host: there the maximisation step solves its small systems.
 
-    Raises LinAlgError where a covariance is not positive definite; a device says so by a likelihood that is NaN.
+    Raises LinAlgError where a covariance is not positive definite; a device says so by a likelihood that is NaN. The square roots are
+    the CPU's alone, and what they need is read.
     """
+    if kernel is sys.modules.get("minirnn.kernels.kalman.square_root"):
+        parameters, y = Parameters(*_read(parameters)), to_device(y, "cpu")
     filtered = kernel.filter(parameters, y, lengths)
     likelihood = float(to_device(filtered.log_likelihood, "cpu").sum())
     if math.isnan(likelihood) and not on_host(y):

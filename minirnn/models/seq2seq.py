@@ -141,7 +141,7 @@ class Seq2Seq(Module):
         outputs, (h, c) = self.encoder(self._embed(self.source_embedding, pack_sequence(sources)))
         return (
             outputs.unpack(batch_first=True),
-            beside(outputs.packing.mask(), outputs.rows.data),
+            outputs.packing.mask(),
             self.bridge_h(self._joined(h)).tanh(),
             self.bridge_c(self._joined(c)),
         )
@@ -169,6 +169,7 @@ class Seq2Seq(Module):
         """The state before the first step, for source sentences (T_n,) of piece numbers."""
         with no_grad():
             memory, mask, h, c = self._encode(sources)
+            mask = beside(mask, memory.data)
             projected = None if self.attention is None else self.attention.project(memory, mask)
         blank = None if self.attention is None else array_module(mask).zeros(mask.shape, memory.dtype)
         keys = None if projected is None else projected.data
