@@ -96,7 +96,7 @@ class Kernel:
     """One kernel. Arguments are arrays for pointers and NumPy scalars for the rest, of exactly the types that the kernel declares."""
 
     def __init__(self, run: Callable[..., int], name: str, description: _Description, source: str) -> None:
-        self._run, self.name, self._description, self._lines = run, name, description, source.split("\n")
+        self._run, self.name, self._description, self.lines = run, name, description, source.split("\n")
         self.types = description.types.decode()  # a letter for each parameter, P for a pointer
         self.elements = description.elements.decode()  # of each pointer, the letter of what it points to
         self.bound = description.bound or None  # threads to a block, from __launch_bounds__
@@ -164,7 +164,7 @@ class Kernel:
     def _with_source(self, message: str) -> str:
         """The message, and the lines of the kernel that it speaks of."""
         numbers = dict.fromkeys(int(number) for number in re.findall(r"\.cu:(\d+)", message))
-        shown = [f"{n}: {self._lines[n - 1].strip()}" for n in numbers if 0 < n <= len(self._lines)]
+        shown = [f"{n}: {self.lines[n - 1].strip()}" for n in numbers if 0 < n <= len(self.lines)]
         return "\n    ".join([message, *shown])
 
 

@@ -1,7 +1,7 @@
 """Asks the real CuPy: a list of expressions as JSON on standard input, and on standard output what became of each.
 
-Without a device, arrays are made over memory of the host. CuPy checks its arguments before it asks the driver to do anything, so an error of
-the driver means that the arguments were accepted.
+Without a device, arrays are made over memory of the host. CuPy checks its arguments before it asks the driver to do anything: an error of
+the driver means that they were accepted.
 """
 
 from __future__ import annotations
