@@ -21,8 +21,7 @@ GATES = {"lstm": 4, "gru": 3, "rnn": 1}
 DIRECTIONS = ("forward", "backward")
 FORMS = ("step", "persistent")
 
-ROWS = 16  # of a batch tile; these four are slice.cuh's
-WARPS = 8
+WARPS = 8  # these are slice.cuh's
 THREADS = 32 * WARPS
 UNITS = (8, 16)  # hidden units per block
 VECTOR = 16  # bytes
@@ -46,6 +45,7 @@ class Plan:
     device: Device
     form: str  # "step" or "persistent"
     units: int  # hidden units per block; 0 in the step form
+    rows: int  # sequences per batch tile; 0 in the step form
     grid: tuple[int, ...]
     block: tuple[int, ...]
     shared: int  # bytes of dynamic shared memory per block
@@ -107,20 +107,21 @@ def _plan(cell: str, direction: str, H: int, N: int, dtype: str, device: Device,
     units, obstacle = _units(cell, direction, H, dtype, device)
     if forced == "persistent" and obstacle:
         raise RuntimeError(f"{cell} {direction}, H={H}, {dtype}: the persistent form cannot run on {device.name}: {obstacle}")
+    tensor_cores = has_tensor_cores(dtype, device)
+    rows = tile_rows(units, tensor_cores)
     slices = -(-H // units) if units else 0
-    tiles = -(-N // ROWS)
+    tiles = -(-N // rows) if rows else 0
     groups = min(tiles, device.multiprocessors // slices) if slices else 0
     slow = units and -(-tiles // groups) > MOST_TILES
-    tensor_cores = has_tensor_cores(dtype, device)
 
     if forced == "step" or (forced is None and (obstacle or slow)):
         many = f"a block would take {-(-tiles // groups)} tiles in turn, and the library's product is quicker" if slow else ""
         why = obstacle or many or "the step form was asked for"
         grid = (max(1, -(-N * H // THREADS)),)
-        return Plan(cell, direction, H, N, dtype, device, "step", 0, grid, (THREADS,), 0, False, why)
+        return Plan(cell, direction, H, N, dtype, device, "step", 0, 0, grid, (THREADS,), 0, False, why)
     why = "the persistent form was asked for" if forced else "keeps w_hh on chip, and one launch serves all steps"
     shared = shared_bytes(cell, direction, H, units, dtype, tensor_cores)
-    return Plan(cell, direction, H, N, dtype, device, "persistent", units, (slices, groups), (THREADS,), shared, tensor_cores, why)
+    return Plan(cell, direction, H, N, dtype, device, "persistent", units, rows, (slices, groups), (THREADS,), shared, tensor_cores, why)
 
 
 def _units(cell: str, direction: str, H: int, dtype: str, device: Device) -> tuple[int, str]:
@@ -146,6 +147,11 @@ def _units(cell: str, direction: str, H: int, dtype: str, device: Device) -> tup
     return 0, "; ".join(obstacles)
 
 
+def tile_rows(units: int, tensor_cores: bool) -> int:
+    """Sequences of a batch tile; 0 where there are no blocks to take one."""
+    return 0 if not units else THREADS // units if tensor_cores else 16
+
+
 def has_tensor_cores(dtype: str, device: Device) -> bool:
     """Whether the persistent kernels multiply numbers of this dtype on tensor cores."""
     return dtype == "float16" or (dtype == "bfloat16" and device.has_bfloat16_tensor_cores)
@@ -155,12 +161,12 @@ def shared_bytes(cell: str, direction: str, H: int, units: int, dtype: str, tens
     """Dynamic shared memory of a block, as slice.cuh lays it out: the slice of w_hh, and a region for each warp."""
     gates = GATES[cell]
     M, K = (gates * units, H) if direction == "forward" else (units, gates * H)
-    size = {"float64": 8, "float32": 4}.get(dtype, 2)
+    rows, size = tile_rows(units, tensor_cores), {"float64": 8, "float32": 4}.get(dtype, 2)
     if tensor_cores:
-        stride, region = -(-K // 64) * 64, ROWS * M * 4
+        stride, region = -(-K // 64) * 64, rows * M * 4
     else:
         lanes = {8: 2, 16: 4}.get(M, 8)  # of columns
         pad, chunk = 8 // lanes, 8  # vectors
         stride = (-(-K * size // (chunk * VECTOR)) * chunk + pad) * VECTOR // size
-        region = max(ROWS * (chunk + pad) * VECTOR, 4 * (M // lanes) * 32 * max(size, 4))
+        region = max(rows * (chunk + pad) * VECTOR, 4 * (M // lanes) * 32 * max(size, 4))
     return M * stride * size + WARPS * region

@@ -1,20 +1,19 @@
 // The product that all persistent kernels share: a tile of rows of x times the slice of w that a block keeps on chip.
 //
-//     out[r][m] = sum over k of x[r][k] w[m][k]        r < ROWS, m < M, k < K
+//     out[r][m] = sum over k of x[r][k] w[m][k]        r < rows of a tile, m < M, k < K
 //
 // Forward, x is h_{t-1}, w the rows of w_hh of all G gates of the block's hidden units: M = G units, K = H. Backward, x is dz_t and w the
 // block's columns of w_hh: M = units, K = G H.
 //
 // Shared memory  w, M rows in storage type, for the whole sequence; and a region for each warp: x on its way, then the warp's sums
 // Registers      a tile of sums per thread
-// Per tile       2 ROWS M K operations; x, ROWS K numbers, comes from the L2 cache once; w, M K numbers, from shared memory once
+// Per tile       2 rows M K operations; x, rows K numbers, comes from the L2 cache once; w, M K numbers, from shared memory once
 //
 // The WARPS warps share out K: warp p takes the chunks p, p + WARPS, ... of 128 bytes of a row (64 bytes on tensor cores). Their sums are
 // added in one order, so an element of `out` depends on its own row of x, on w, on K and M and on nothing else in the batch.
 //
 // Rows of x that other blocks wrote in this launch must come from the L2 cache (__ldcg): the L1 caches know nothing of each other.
 
-#define ROWS 16
 #define WARPS 8
 #define THREADS (32 * WARPS)
 #define VECTOR (16 / (int)sizeof(Real))  // numbers in 16 bytes
@@ -50,8 +49,9 @@ __device__ __forceinline__ bool rows_start_at_vectors(const Real* x, int K) {
 // Lanes of a warp: 4 row lanes, and 8 that are COLUMN_LANES times K_LANES. A thread sums ROWS / 4 rows by M / COLUMN_LANES columns over
 // every K_LANES-th vector of its warp's chunks. Lanes 2i and 2i + 1 read the same w, lanes i and i + 2 the same x, which shared memory
 // hands to half a warp at once.
-template <int M>
+template <int M, int UNITS>
 struct Tile {
+  static constexpr int ROWS = 16;
   static constexpr int COLUMN_LANES = M == 8 ? 2 : M == 16 ? 4 : 8;
   static constexpr int K_LANES = 8 / COLUMN_LANES;
   static constexpr int COLUMNS = M / COLUMN_LANES;  // of a thread
@@ -141,45 +141,88 @@ struct Tile {
 // The slice of w of one block: G rows for each of its hidden units, 8 or 16 (`units`).
 template <int G>
 struct Slice {
+  static constexpr int BATCH = 8;  // vectors of w_hh that a thread has on their way when the slice is loaded
+  typedef Tile<8 * G, 8> Of8;
+  typedef Tile<16 * G, 16> Of16;
+
   Real* w;
   unsigned char* regions;
   int units, K;
 
   // memory: shared, as many bytes as minirnn.kernels.cuda.plan says
   __device__ Slice(unsigned char* memory, int units, int K) : w(reinterpret_cast<Real*>(memory)), units(units), K(K) {
-    const int stride = units == 8 ? Tile<8 * G>::stride(K) : Tile<16 * G>::stride(K);
-    regions = memory + (size_t)G * units * stride * sizeof(Real);
+    regions = memory + (size_t)G * units * width() * sizeof(Real);
   }
 
-  __device__ int place(int m, int k) const { return units == 8 ? Tile<8 * G>::place(m, k, K) : Tile<16 * G>::place(m, k, K); }
-  __device__ int width() const { return units == 8 ? Tile<8 * G>::stride(K) : Tile<16 * G>::stride(K); }
+  __device__ int place(int m, int k) const { return units == 8 ? Of8::place(m, k, K) : Of16::place(m, k, K); }  // of w[m][k]
+  __device__ int width() const { return units == 8 ? Of8::stride(K) : Of16::stride(K); }
+  __device__ int rows() const { return units == 8 ? Of8::ROWS : Of16::ROWS; }  // of a tile
 
-  // w[q units + u] = row first + u of gate q of w_hh (G H, H); K = H. Units from H on are zero.
+  // w[q units + u] = row first + u of gate q of w_hh (G H, H); K = H. Units from H on, and k from K on, are zero.
   __device__ void load_rows(const Real* w_hh, int first, int H) {
-    for (int e = threadIdx.x; e < G * units * width(); e += THREADS) {
-      const int m = e / width(), k = e % width(), gate = m / units, j = first + m % units;
-      w[place(m, k)] = j < H && k < K ? w_hh[at(gate * H + j, H) + k] : narrow(Wide(0));
-    }
+    if (rows_start_at_vectors(w_hh, H))
+      load_rows<true>(w_hh, first, H);
+    else
+      load_rows<false>(w_hh, first, H);
   }
 
-  // w[u] = column first + u of w_hh (K, H), K = gates H; here G = 1. Units from H on are zero.
+  template <bool WHOLE>
+  __device__ void load_rows(const Real* w_hh, int first, int H) {
+    const int vectors = width() / VECTOR;
+    load(G * units * vectors, [&](int e) {
+      const int m = e / vectors, j = first + m % units;
+      return vector_of<WHOLE>(w_hh, m / units * H + j, e % vectors * VECTOR, j < H ? G * H : 0, H);
+    }, [&](int e, int4 vector) {
+      *reinterpret_cast<int4*>(w + place(e / vectors, e % vectors * VECTOR)) = vector;
+    });
+  }
+
+  // w[u] = column first + u of w_hh (K, H), K = gates H; here G = 1. Units from H on, and k from K on, are zero.
   __device__ void load_columns(const Real* w_hh, int first, int H) {
-    for (int e = threadIdx.x; e < units * width(); e += THREADS) {
-      const int k = e / units, j = first + e % units;
-      w[place(e % units, k)] = j < H && k < K ? w_hh[at(k, H) + j] : narrow(Wide(0));
+    if (rows_start_at_vectors(w_hh, H))
+      load_columns<true>(w_hh, first, H);
+    else
+      load_columns<false>(w_hh, first, H);
+  }
+
+  template <bool WHOLE>
+  __device__ void load_columns(const Real* w_hh, int first, int H) {
+    const int vectors = units / VECTOR;  // of a row of w_hh
+    load(width() * vectors, [&](int e) {
+      return vector_of<WHOLE>(w_hh, e / vectors, first + e % vectors * VECTOR, K, H);
+    }, [&](int e, int4 vector) {
+      Vector column;
+      memcpy(&column, &vector, sizeof column);
+#pragma unroll
+      for (int u = 0; u < VECTOR; ++u) w[place(e % vectors * VECTOR + u, e / vectors)] = column.value[u];
+    });
+  }
+
+  // put(e, get(e)) for e < count, shared out to the threads, BATCH at a time: none waits for the one before.
+  template <class Get, class Put>
+  __device__ void load(int count, Get get, Put put) {
+    for (int first = threadIdx.x; first < count; first += BATCH * THREADS) {
+      int4 batch[BATCH];
+#pragma unroll
+      for (int b = 0; b < BATCH; ++b)
+        if (first + b * THREADS < count) batch[b] = get(first + b * THREADS);
+#pragma unroll
+      for (int b = 0; b < BATCH; ++b)
+        if (first + b * THREADS < count) put(first + b * THREADS, batch[b]);
     }
   }
 
-  // n rows of x, each K numbers, one after the other. All threads of the block take part; afterwards `sum` gives the result.
+  // n rows of x, at most rows(), each K numbers, one after the other. All threads of the block take part; then `sum` gives the result.
   __device__ void multiply(const Real* x, int n) {
     const int warp = threadIdx.x / 32;
-    __syncthreads();  // all have read the sums of the product before, and seen what the block wrote of x and w
+    __syncthreads();  // all have read the sums of the product before, and w and what this block wrote of x is there
     if (units == 8)
-      Tile<8 * G>::multiply(w, x, n, K, regions + warp * Tile<8 * G>::region());
+      Of8::multiply(w, x, n, K, regions + warp * Of8::region());
     else
-      Tile<16 * G>::multiply(w, x, n, K, regions + warp * Tile<16 * G>::region());
+      Of16::multiply(w, x, n, K, regions + warp * Of16::region());
     __syncthreads();
   }
 
-  __device__ Wide sum(int r, int m) const { return units == 8 ? Tile<8 * G>::sum(regions, r, m) : Tile<16 * G>::sum(regions, r, m); }
+  // out[r][m], r < n.
+  __device__ Wide sum(int r, int m) const { return units == 8 ? Of8::sum(regions, r, m) : Of16::sum(regions, r, m); }
 };

@@ -42,8 +42,9 @@ __device__ __forceinline__ void mma_m16n8k16<__nv_bfloat16>(float d[4], const un
 #endif
 #endif
 
-template <int M>
+template <int M, int UNITS>
 struct Tile {
+  static constexpr int ROWS = THREADS / UNITS;  // 32 or 16: with one thread for each unit of each row, no thread is without
   static constexpr int CHUNK = 32;  // numbers
   static constexpr int SUMS = ROWS * M;
 
@@ -54,23 +55,29 @@ struct Tile {
   __device__ static int place(int m, int k, int K) { return m * stride(K) + (k ^ (m & 1) << 5); }
 
   __device__ static void multiply(const Real* w, const Real* x, int n, int K, unsigned char* region_of_warp) {
-    if (rows_start_at_vectors(x, K))
-      multiply<true>(w, x, n, K, region_of_warp);
+    if (!rows_start_at_vectors(x, K))
+      multiply<false, ROWS / 16>(w, x, n, K, region_of_warp);
+    else if (n > 16)
+      multiply<true, ROWS / 16>(w, x, n, K, region_of_warp);
     else
-      multiply<false>(w, x, n, K, region_of_warp);
+      multiply<true, 1>(w, x, n, K, region_of_warp);
   }
 
-  template <bool WHOLE>
+  // BANDS: how many times 16 rows there are at most. The order of a sum does not depend on it.
+  template <bool WHOLE, int BANDS>
   __device__ static void multiply(const Real* w, const Real* x, int n, int K, unsigned char* region_of_warp) {
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
     const int chunks = (K + CHUNK - 1) / CHUNK;
     constexpr int AHEAD = WHOLE ? 4 : 1;  // chunks of x that are on their way
-    float sum[M / 8][4] = {};
-    int4 low[AHEAD], high[AHEAD];  // of rows g and g + 8
+    float sum[BANDS][M / 8][4] = {};
+    int4 low[AHEAD][BANDS], high[AHEAD][BANDS];  // of rows g and g + 8 of each band
 
     auto fetch = [&](int d, int chunk) {
-      low[d] = vector_of<WHOLE>(x, g, CHUNK * chunk + 8 * t, n, K);
-      high[d] = vector_of<WHOLE>(x, g + 8, CHUNK * chunk + 8 * t, n, K);
+#pragma unroll
+      for (int band = 0; band < BANDS; ++band) {
+        low[d][band] = vector_of<WHOLE>(x, 16 * band + g, CHUNK * chunk + 8 * t, n, K);
+        high[d][band] = vector_of<WHOLE>(x, 16 * band + g + 8, CHUNK * chunk + 8 * t, n, K);
+      }
     };
 #pragma unroll
     for (int d = 0; d < AHEAD; ++d) fetch(d, warp + d * WARPS);
@@ -78,15 +85,19 @@ struct Tile {
 #pragma unroll
       for (int d = 0; d < AHEAD; ++d) {
         const int chunk = first + d * WARPS;
-        const unsigned a[2][4] = {{(unsigned)low[d].x, (unsigned)high[d].x, (unsigned)low[d].y, (unsigned)high[d].y},
-                                  {(unsigned)low[d].z, (unsigned)high[d].z, (unsigned)low[d].w, (unsigned)high[d].w}};
         if (chunk < chunks) {
 #pragma unroll
           for (int j = 0; j < M / 8; ++j) {
             const int4 ws = *reinterpret_cast<const int4*>(w + place(8 * j + g, CHUNK * chunk + 8 * t, K));
             const unsigned b[2][2] = {{(unsigned)ws.x, (unsigned)ws.y}, {(unsigned)ws.z, (unsigned)ws.w}};
-            mma_m16n8k16<Real>(sum[j], a[0], b[0]);
-            mma_m16n8k16<Real>(sum[j], a[1], b[1]);
+#pragma unroll
+            for (int band = 0; band < BANDS; ++band) {
+              const int4 p = low[d][band], q = high[d][band];
+              const unsigned a[2][4] = {{(unsigned)p.x, (unsigned)q.x, (unsigned)p.y, (unsigned)q.y},
+                                        {(unsigned)p.z, (unsigned)q.z, (unsigned)p.w, (unsigned)q.w}};
+              mma_m16n8k16<Real>(sum[band][j], a[0], b[0]);
+              mma_m16n8k16<Real>(sum[band][j], a[1], b[1]);
+            }
           }
         }
         fetch(d, chunk + AHEAD * WARPS);
@@ -94,15 +105,19 @@ struct Tile {
     }
     float2* sums = reinterpret_cast<float2*>(region_of_warp);
 #pragma unroll
-    for (int j = 0; j < M / 8; ++j) {
-      sums[(2 * j + 0) * 32 + lane] = make_float2(sum[j][0], sum[j][1]);  // row g, columns 8j + 2t, + 1
-      sums[(2 * j + 1) * 32 + lane] = make_float2(sum[j][2], sum[j][3]);  // row g + 8
-    }
+    for (int band = 0; band < BANDS; ++band)
+#pragma unroll
+      for (int j = 0; j < M / 8; ++j) {
+        float2* of_fragment = sums + (band * (M / 8) + j) * 64 + lane;
+        of_fragment[0] = make_float2(sum[band][j][0], sum[band][j][1]);   // row g of the band, columns 8j + 2t, + 1
+        of_fragment[32] = make_float2(sum[band][j][2], sum[band][j][3]);  // row g + 8
+      }
   }
 
-  // out[r][m]: the warps' sums in the order of the warps.
+  // out[r][m], r < n: the warps' sums in the order of the warps.
   __device__ static float sum(const unsigned char* regions, int r, int m) {
-    const int place = ((m / 8 * 2 + r / 8) * 32 + r % 8 * 4 + m % 8 / 2) * 2 + m % 2;
+    const int fragment = r / 16 * (M / 8) + m / 8;
+    const int place = ((fragment * 2 + r / 8 % 2) * 32 + r % 8 * 4 + m % 8 / 2) * 2 + m % 2;
     float out = 0;
 #pragma unroll
     for (int warp = 0; warp < WARPS; ++warp) out += reinterpret_cast<const float*>(regions + warp * region())[place];

@@ -9,7 +9,7 @@
 //   Floor      that traffic, beside the product: 6 n H^2 operations
 //
 // Persistent form, grid (ceil(H / units), groups of batch tiles), THREADS threads; all blocks on the device at once
-//   Block      `units` hidden units, 8 or 16; of the tiles of ROWS sequences, every gridDim.y-th
+//   Block      `units` hidden units, 8 or 16; of the tiles of 16 or 32 sequences, every gridDim.y-th
 //   Shared     its slice of w_hh for the whole sequence: forward the 3 units rows of its gates, backward its columns; see slice.cuh
 //   Registers  a tile of sums; then thread (row of the tile, unit) owns one unit of one row
 //   Global     h_t, dh_t (N, H) Wide, read and written by the one thread that owns them
@@ -129,9 +129,9 @@ gru_persistent_forward(const Real* z, const Real* w_hh, const Real* b_hn, const 
   for (int t = 0; t < T; ++t) {
     const int start = first[t], running = first[t + 1] - start;
     const Real* h_before = t > 0 ? h + at(first[t - 1], H) : h0;
-    for (int tile = ROWS * blockIdx.y; tile < running; tile += ROWS * gridDim.y) {
+    for (int tile = w.rows() * blockIdx.y; tile < running; tile += w.rows() * gridDim.y) {
       const int sequence = tile + place, row = start + sequence;
-      const bool mine = place < ROWS && sequence < running && j < H;
+      const bool mine = place < w.rows() && sequence < running && j < H;
       Wide z_r = 0, z_u = 0, z_n = 0, before = 0;
       if (mine) {  // on their way during the product
         const Real* z_t = z + at(row, 3 * H) + j;
@@ -140,7 +140,7 @@ gru_persistent_forward(const Real* z, const Real* w_hh, const Real* b_hn, const 
         z_n = widen(z_t[2 * H]);
         before = h_t[at(sequence, H) + j];
       }
-      w.multiply(h_before + at(tile, H), min(ROWS, running - tile));  // (1.1)
+      w.multiply(h_before + at(tile, H), min(w.rows(), running - tile));  // (1.1)
       if (!mine) continue;
       const Wide a_r = w.sum(place, 0 * units + unit);
       const Wide a_u = w.sum(place, 1 * units + unit);
@@ -177,11 +177,11 @@ gru_persistent_backward(const Real* gates, const Real* h, const Real* hn, const 
     const int after = first[t + 1], begun = t + 1 < T ? first[t + 2] - after : 0;  // step t + 1: the sequences that are on their way back
     const int start = t >= 0 ? first[t] : 0, running = t >= 0 ? after - start : begun;
     const Real* h_before = t > 0 ? h + at(first[t - 1], H) : h0;
-    for (int tile = ROWS * blockIdx.y; tile < running; tile += ROWS * gridDim.y) {
+    for (int tile = w.rows() * blockIdx.y; tile < running; tile += w.rows() * gridDim.y) {
       const int sequence = tile + place;
       const size_t e = at(sequence, H) + j;
-      if (tile < begun) w.multiply(da + at(after + tile, 3 * H), min(ROWS, begun - tile));
-      if (place >= ROWS || sequence >= running || j >= H) continue;
+      if (tile < begun) w.multiply(da + at(after + tile, 3 * H), min(w.rows(), begun - tile));
+      if (place >= w.rows() || sequence >= running || j >= H) continue;
       const Wide whole = dh_t[e] + (sequence < begun ? w.sum(place, unit) : Wide(0));  // (2.7) or (2.1)
       if (t >= 0)
         dh_t[e] = backward_unit(whole, widen(h_before[e]), start + sequence, j, H, gates, hn, dh, dz, da);

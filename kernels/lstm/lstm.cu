@@ -9,7 +9,7 @@
 //   Floor      that traffic, beside the product: 8 n H^2 operations
 //
 // Persistent form, grid (ceil(H / units), groups of batch tiles), THREADS threads; all blocks on the device at once
-//   Block      `units` hidden units, 8 or 16; of the tiles of ROWS sequences, every gridDim.y-th
+//   Block      `units` hidden units, 8 or 16; of the tiles of 16 or 32 sequences, every gridDim.y-th
 //   Shared     its slice of w_hh for the whole sequence: forward the 4 units rows of its gates, backward its columns; see slice.cuh
 //   Registers  a tile of sums; then thread (r, u) owns unit u of row r of the tile
 //   Global     c_t, dc_t (N, H) Wide, read and written by the one thread that owns them
@@ -133,9 +133,9 @@ lstm_persistent_forward(const Real* z, const Real* w_hh, const Real* h0, Wide* c
   for (int t = 0; t < T; ++t) {
     const int start = first[t], n = first[t + 1] - start, going_on = t + 1 < T ? first[t + 2] - first[t + 1] : 0;
     const Real* h_before = t > 0 ? h + at(first[t - 1], H) : h0;
-    for (int tile = ROWS * blockIdx.y; tile < n; tile += ROWS * gridDim.y) {
+    for (int tile = w.rows() * blockIdx.y; tile < n; tile += w.rows() * gridDim.y) {
       const int sequence = tile + r, row = start + sequence;
-      const bool mine = r < ROWS && sequence < n && j < H;
+      const bool mine = r < w.rows() && sequence < n && j < H;
       Wide a_i = 0, a_f = 0, a_g = 0, a_o = 0, c_before = 0;
       if (mine) {  // on their way during the product
         const Real* z_t = z + at(row, 4 * H) + j;
@@ -145,7 +145,7 @@ lstm_persistent_forward(const Real* z, const Real* w_hh, const Real* h0, Wide* c
         a_o = widen(z_t[3 * H]);
         c_before = c_t[at(sequence, H) + j];
       }
-      w.multiply(h_before + at(tile, H), min(ROWS, n - tile));  // (1.1)
+      w.multiply(h_before + at(tile, H), min(w.rows(), n - tile));  // (1.1)
       if (mine) {
         a_i += w.sum(r, 0 * units + u);
         a_f += w.sum(r, 1 * units + u);
@@ -186,11 +186,11 @@ lstm_persistent_backward(const Real* gates, const Real* c, const Real* c0, const
     const int after = first[t + 1], begun = t + 1 < T ? first[t + 2] - after : 0;  // step t + 1: the sequences that are on their way back
     const int start = t >= 0 ? first[t] : 0, n = t >= 0 ? after - start : begun;
     const Real* c_before = t > 0 ? c + at(first[t - 1], H) : c0;
-    for (int tile = ROWS * blockIdx.y; tile < n; tile += ROWS * gridDim.y) {
+    for (int tile = w.rows() * blockIdx.y; tile < n; tile += w.rows() * gridDim.y) {
       const int sequence = tile + r, row = start + sequence;
-      const bool mine = r < ROWS && sequence < n && j < H;
+      const bool mine = r < w.rows() && sequence < n && j < H;
       const size_t unit = at(sequence, H) + j;
-      if (tile < begun) w.multiply(dz + at(after + tile, 4 * H), min(ROWS, begun - tile));  // (2.10)
+      if (tile < begun) w.multiply(dz + at(after + tile, 4 * H), min(w.rows(), begun - tile));  // (2.10)
       if (!mine) continue;
       const Wide dh_t = sequence < begun ? w.sum(r, u) : dh_n ? widen(dh_n[unit]) : Wide(0);  // (2.1)
       if (t >= 0)

@@ -8,7 +8,7 @@
 //   Floor      that traffic, beside the product: 2 n H^2 operations
 //
 // Persistent form, grid (ceil(H / units), groups of batch tiles), THREADS threads; all blocks on the device at once
-//   Block      `units` hidden units, 8 or 16; of the tiles of ROWS sequences, every gridDim.y-th
+//   Block      `units` hidden units, 8 or 16; of the tiles of 16 or 32 sequences, every gridDim.y-th
 //   Shared     its slice of w_hh for the whole sequence: forward its rows, backward its columns; see slice.cuh
 //   Registers  a tile of sums; then thread (r, u) owns unit u of row r of the tile
 //   Step       forward reads h_{t-1} (n H numbers, by each of the H / units blocks) and per unit z 1, and writes h 1; backward reads
@@ -87,12 +87,12 @@ rnn_persistent_forward(const Real* z, const Real* w_hh, const Real* h0, const in
   for (int t = 0; t < T; ++t) {
     const int start = first[t], n = first[t + 1] - start, going_on = t + 1 < T ? first[t + 2] - first[t + 1] : 0;
     const Real* h_before = t > 0 ? h + at(first[t - 1], H) : h0;
-    for (int tile = ROWS * blockIdx.y; tile < n; tile += ROWS * gridDim.y) {
+    for (int tile = w.rows() * blockIdx.y; tile < n; tile += w.rows() * gridDim.y) {
       const int sequence = tile + r;
-      const bool mine = r < ROWS && sequence < n && j < H;
+      const bool mine = r < w.rows() && sequence < n && j < H;
       const size_t unit = at(start + sequence, H) + j;
       const Wide z_t = mine ? widen(z[unit]) : Wide(0);         // on its way during the product
-      w.multiply(h_before + at(tile, H), min(ROWS, n - tile));  // (1.1)
+      w.multiply(h_before + at(tile, H), min(w.rows(), n - tile));  // (1.1)
       if (!mine) continue;
       const Real h_t = narrow(phi(z_t + w.sum(r, u), relu));  // (1.2)
       h[unit] = h_t;
@@ -125,11 +125,11 @@ rnn_persistent_backward(const Real* h, const Real* w_hh, const Real* dh, const R
   for (int t = T - 1; t >= -1; --t) {  // at t = -1 dh0 is left to do
     const int after = first[t + 1], begun = t + 1 < T ? first[t + 2] - after : 0;  // step t + 1: the sequences that are on their way back
     const int start = t >= 0 ? first[t] : 0, n = t >= 0 ? after - start : begun;
-    for (int tile = ROWS * blockIdx.y; tile < n; tile += ROWS * gridDim.y) {
+    for (int tile = w.rows() * blockIdx.y; tile < n; tile += w.rows() * gridDim.y) {
       const int sequence = tile + r;
       const size_t e = at(sequence, H) + j, unit = at(start, H) + e;
-      if (tile < begun) w.multiply(dz + at(after + tile, H), min(ROWS, begun - tile));  // (2.4)
-      if (r >= ROWS || sequence >= n || j >= H) continue;
+      if (tile < begun) w.multiply(dz + at(after + tile, H), min(w.rows(), begun - tile));  // (2.4)
+      if (r >= w.rows() || sequence >= n || j >= H) continue;
       Wide dh_t = sequence < begun ? w.sum(r, u) : dh_n ? widen(dh_n[e]) : Wide(0);  // (2.1)
       if (t >= 0) {
         if (dh) dh_t += widen(dh[unit]);  // (2.2)

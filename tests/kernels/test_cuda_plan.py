@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from minirnn.kernels.cuda import plan as planning
 from minirnn.kernels.cuda import source
 from minirnn.kernels.cuda.devices import A100, H100, PUBLISHED, RTX_4090, Device
-from minirnn.kernels.cuda.plan import GATES, ROWS, Plan, form, plan
+from minirnn.kernels.cuda.plan import GATES, Plan, form, plan
 
 DEVICES = list(PUBLISHED.values())
 FLOATS = ["float32", "float64", "float16", "bfloat16"]
@@ -26,7 +26,7 @@ def largest(cell: str, dtype: str, device: Device) -> int:
     return next(
         H - 1
         for H in itertools.count(1)
-        if any(plan(cell, direction, H, ROWS, dtype, device).form == "step" for direction in ("forward", "backward"))
+        if any(plan(cell, direction, H, 16, dtype, device).form == "step" for direction in ("forward", "backward"))
     )
 
 
@@ -60,7 +60,7 @@ def test_a_plan_keeps_to_the_limits(cell: str, direction: str, dtype: str, devic
         assert p.blocks(N) == p.grid
         return
     assert p.slices * p.units >= H > (p.slices - 1) * p.units  # every unit has a block, every block a unit
-    assert 1 <= p.groups <= -(-N // ROWS)  # every group has a tile
+    assert 1 <= p.groups <= -(-N // p.rows)  # every group has a tile
     assert p.slices * p.groups <= device.multiprocessors  # all at once, each alone on its multiprocessor
     gates, size = GATES[cell], {"float64": 8, "float32": 4}.get(dtype, 2)
     assert gates * p.units * H * size < p.shared <= device.shared_per_block  # the slice is on chip, with room for x and sums
@@ -128,7 +128,9 @@ def test_a_small_layer_uses_the_whole_device_for_a_large_batch() -> None:
 
 def test_python_and_cuda_agree_on_the_geometry() -> None:
     text = source.read("lstm/lstm.cu")
-    assert {name: int(value) for name, value in re.findall(r"#define (ROWS|WARPS) (\d+)", text)} == {"ROWS": ROWS, "WARPS": planning.WARPS}
+    assert re.findall(r"#define WARPS (\d+)", text) == [str(planning.WARPS)]
+    assert re.findall(r"int ROWS = ([^;]*);", text) == ["THREADS / UNITS", "16"]
+    assert [planning.tile_rows(units, cores) for cores in (True, False) for units in planning.UNITS] == [32, 16, 16, 16]
 
 
 @given(*CASE, st.integers(1, 1500), st.sampled_from(planning.UNITS))
