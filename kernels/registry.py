@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from minirnn.kernels.availability import emulator_lacks, installed, missing
+from minirnn.kernels.costs import itemsize, kalman_costs, recurrence_costs
 from minirnn.kernels.modules import device_kind
 
 ENVIRONMENT = "MINIRNN_KERNEL"
@@ -47,12 +48,15 @@ class Kernel:
 
     def does_not_take(self, dtype: Any, device: str) -> str | None:
         """Why it could not run on such arrays anywhere; None if it could."""
-        kind = _kind(device)
-        if self.devices is not None and kind not in self.devices:
+        if self.devices is not None and self.is_for_another(device):
             return f"it runs on {' or '.join(self.devices)}, and the device is {device}"
         if self.dtypes is not None and dtype_name(dtype) not in self.dtypes:
             return f"it takes {' or '.join(self.dtypes)}, and the dtype is {dtype_name(dtype)}"
         return None
+
+    def is_for_another(self, device: str) -> bool:
+        """Whether it is made for other devices than this one."""
+        return self.devices is not None and _kind(device) not in self.devices
 
     def lacks(self, dtype: Any, device: str) -> str | None:
         """What it needs and this machine has not; None if nothing is missing."""
@@ -74,10 +78,6 @@ def dtype_name(dtype: Any) -> str:
 def _kind(device: str) -> str:
     """ "cpu", "cuda" or "emulated"; a GPU that is known by its published figures is a "cuda" one."""
     return "cuda" if device in PUBLISHED else device.partition(":")[0]
-
-
-def _itemsize(dtype: Any) -> int:
-    return 2 if dtype_name(dtype) == "bfloat16" else np.dtype(dtype).itemsize
 
 
 _kernels: dict[tuple[str, str], Kernel] = {}
@@ -144,12 +144,15 @@ def choose(
     Asked for by name, in this order: the argument `kernel`, the innermost `with minirnn.kernel(name)`, the environment variable
     MINIRNN_KERNEL. Otherwise the first of `kernels(cell)` that can run and pays for T steps. Raises RuntimeError where the one asked for
     cannot run, or none can.
-    An operation follows the `with` block and the environment only where it has a kernel of that name: they speak of recurrences first.
+    An operation follows the `with` block and the environment only where it has a kernel of that name for the device: they speak of
+    recurrences first.
     """
     name, asked_by = _asked(kernel)
-    if name and kernel is None and cell in OPERATIONS and (cell, name) not in _kernels:
+    if name and kernel is None and cell in OPERATIONS:
         _known(name, asked_by)
-        name = None
+        meant = _kernels.get((cell, name))
+        if meant is None or meant.is_for_another(device):
+            name = None
     sizes = "".join(f", {letter}={size}" for letter, size in (("T", T), ("N", N), ("H", H)) if size is not None)
     case = f"{dtype_name(dtype)} on {device}{sizes}"
     if name:
@@ -205,11 +208,12 @@ def explain(T: int, N: int, D: int, H: int, dtype: Any = "float32", device: str 
         lines.append(f"  {candidate.name:<12}{candidate.where}: {candidate.how}")
         lines.append(f"  {'':<12}{verdict}")
     if cell == "kalman":
-        costs = _kalman_costs(T, N, D, H, _itemsize(dtype))
+        costs = kalman_costs(T, N, D, H, itemsize(dtype_name(dtype)))
     elif device == "cpu" or chosen.module is None:
-        costs = _costs(T, N, D, H, dtype, cell, measure)
+        costs = recurrence_costs(T, N, D, H, dtype_name(dtype), cell, measure)
     else:
-        costs = importlib.import_module("minirnn.kernels.cuda.explain").describe(cell, T, N, D, H, dtype_name(dtype), device)
+        describe = importlib.import_module("minirnn.kernels.cuda.explain").describe
+        costs = describe(cell, T, N, D, H, dtype_name(dtype), device, kernel=chosen.name)
     return "\n".join([*lines, "", *costs])
 
 
@@ -241,92 +245,6 @@ def _find(cell: str, name: str, asked_by: str) -> Kernel:
     if name not in names:
         raise ValueError(f"{asked_by}: {cell} has no kernel named {name!r}; it has {', '.join(names)}")
     return _kernels[cell, name]
-
-
-# Numbers per row and hidden unit that forward reads, writes, and that the tape keeps; gates G.
-#         G  read                   written            kept
-_ROWS = {
-    "lstm": (4, "z 4, h 1, c 1", "gates 4, c 1, h 1", "gates 4, c 1, h 1"),
-    "gru": (3, "z 3, h 1", "gates 3, hn 1, h 1", "gates 3, hn 1, h 1"),
-    "rnn": (1, "z 1, h 1", "h 1", "h 1"),
-}
-
-
-def _costs(T: int, N: int, D: int, H: int, dtype: Any, cell: str, measure: bool) -> list[str]:
-    G, read, written, kept = _ROWS[cell]
-
-    def numbers(what: str) -> int:
-        return sum(int(part.split()[1]) for part in what.split(", "))
-
-    size = _itemsize(dtype)
-    weights = G * H * H * size
-    moved = (numbers(read) + numbers(written)) * N * H * size
-    step = 2 * N * G * H * H
-    projection = 2 * N * G * H * D
-    total = 3 * T * (step + projection)
-    lines = [
-        f"  one step forward   {_si(step, 'FLOP')} in h w_hh^T; reads w_hh, {_si(weights, 'B')}, "
-        f"and per unit reads {read} and writes {written}: {_si(moved, 'B')}",
-        f"  kept for backward  {kept} per unit and row: {_si(numbers(kept) * T * N * H * size, 'B')}",
-        f"  in total           {_si(total, 'FLOP')} in matrix products, forward and backward: recurrent {_si(3 * T * step, 'FLOP')}, "
-        f"input {_si(3 * T * projection, 'FLOP')}",
-    ]
-    if measure:
-        seconds = matmul_seconds(T, N, D, H, G, np.dtype(dtype))
-        lines.append(
-            f"  floor              {1e3 * seconds:.3g} ms: these products alone, NumPy, best of 5 ({_si(total / seconds, 'FLOP/s')})"
-        )
-    else:
-        lines.append("  floor              the time of these products alone; measure=True times them here")
-    return lines
-
-
-def _kalman_costs(T: int, N: int, p: int, n: int, size: int) -> list[str]:
-    """Products and triangular solves of README.md in kernels/kalman; what is computed below the diagonal alone counts half."""
-    predict = 3 * n**3  # A P, and half of (A P) A^T
-    update = 2 * n**2 * p + n * p**2 + p**3 // 3 + 2 * n * p**2 + 2 * n**2 * p + 3 * n**3 + 2 * n * p**2 + n**2 * p
-    smoother = 2 * n**3 + n**3 // 3 + 2 * n**3 + 2 * n**3 + 3 * n**3 + 3 * n**3 + 2 * n**3
-    filtered, smoothed = 2 * (n + n**2), n + 2 * n**2
-    return [
-        f"  one step           filter {_si(predict + update, 'FLOP')} (predict {_si(predict, 'FLOP')}), smoother {_si(smoother, 'FLOP')}",
-        f"  kept               two means and covariances of every step: {_si(filtered * T * N * size, 'B')}, "
-        f"and smoothed, with lag one, {_si(smoothed * T * N * size, 'B')}",
-        f"  in total           {_si(T * N * (predict + update + smoother), 'FLOP')}, each step after the one before",
-    ]
-
-
-def _si(value: float, unit: str) -> str:
-    prefixes = ["", "k", "M", "G", "T"]
-    while value >= 1000 and len(prefixes) > 1:
-        value /= 1000
-        del prefixes[0]
-    return f"{value:.3g} {prefixes[0]}{unit}"
-
-
-def matmul_seconds(T: int, N: int, D: int, H: int, G: int, dtype: np.dtype[Any]) -> float:
-    """Seconds of a layer's matrix products, forward and backward, without anything between them: the best of five rounds."""
-    from time import perf_counter
-
-    rng = np.random.default_rng(0)
-
-    def draw(*shape: int) -> np.ndarray[Any, Any]:
-        return rng.standard_normal(shape).astype(dtype)
-
-    x, h, dz, dz_t, h_t = draw(T * N, D), draw(T * N, H), draw(T * N, G * H), draw(N, G * H), draw(N, H)
-    w_ih, w_hh = draw(G * H, D), draw(G * H, H)
-    best = float("inf")
-    for _ in range(6):  # the first round warms up
-        begin = perf_counter()
-        np.matmul(x, w_ih.T)
-        for _ in range(T):
-            np.matmul(h_t, w_hh.T)
-        for _ in range(T):
-            np.matmul(dz_t, w_hh)
-        np.matmul(dz.T, h)
-        np.matmul(dz.T, x)
-        np.matmul(dz, w_ih)
-        best = min(best, perf_counter() - begin)
-    return best
 
 
 _CUPY = {

@@ -24,7 +24,7 @@ from minirnn import nn
 from minirnn.autograd import grad
 from minirnn.errors import MinirnnError
 from minirnn.kernels import kernels
-from minirnn.kernels.registry import matmul_seconds
+from minirnn.kernels.costs import matmul_seconds
 from minirnn.tensor import Tensor
 
 Shape = tuple[int, int, int, int]

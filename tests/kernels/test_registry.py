@@ -15,6 +15,9 @@ import pytest
 from minirnn.kernels import Kernel, availability, choose, explain, fused, kernel, kernels, load, register, registry
 
 HAS_NUMBA = importlib.util.find_spec("numba") is not None
+needs_emulator = pytest.mark.skipif(
+    availability.missing("emulated") is not None, reason=f"the emulated device: {availability.missing('emulated')}"
+)
 SIZES: dict[str, Any] = {"T": 5, "N": 3, "H": 4, "dtype": np.float32}
 
 
@@ -96,6 +99,17 @@ def test_an_operation_ignores_a_wish_that_only_recurrences_can_fulfil() -> None:
         assert choose("adam", dtype=np.float32).name == "numpy"
 
 
+@needs_emulator
+def test_an_operation_ignores_a_wish_that_means_another_device() -> None:
+    with kernel("numpy"):
+        assert choose("adam", dtype=np.float32, device="emulated").name == "cupy"
+        with pytest.raises(RuntimeError, match="the lstm kernel 'numpy' cannot run"):
+            choose("lstm", **SIZES, device="emulated")
+    with kernel("cupy"):
+        assert choose("adam", dtype=np.float32).name in ("numba", "numpy")
+        assert choose("adam", dtype=np.float32, device="emulated").name == "cupy"
+
+
 def test_the_context_ends_with_an_error() -> None:
     with pytest.raises(ZeroDivisionError), kernel("numpy"):
         raise ZeroDivisionError
@@ -173,10 +187,6 @@ def test_importing_the_registry_loads_no_kernel() -> None:
 
 
 # Devices
-
-needs_emulator = pytest.mark.skipif(
-    availability.missing("emulated") is not None, reason=f"the emulated device: {availability.missing('emulated')}"
-)
 
 
 @needs_emulator

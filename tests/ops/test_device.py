@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from minirnn.ops import elementwise, kalman
 from minirnn.study.gradcheck import gradcheck
 from minirnn.tensor import Tensor
 
-from .arrays import Array, normal
+from .arrays import LAYOUTS, Array, normal
 from .cases import CASES, Case
 
 pytestmark = pytest.mark.skipif(
@@ -169,3 +170,57 @@ def test_nothing_waits_and_nothing_is_added_atomically(function: type[Function],
         grad(outputs, inputs, [y.detach() for y in outputs], allow_unused=True)
     assert not counts.atomics
     assert (counts.synchronisations > 0) == (function in WAITS), counts.places
+
+
+AWKWARD: dict[str, Any] = {
+    "sum": lambda x: x.sum(-1),
+    "mean": lambda x: (x + 1).sum() * 0.5,
+    "max": lambda x: x.max(1) if x.shape[1] else x,
+    "softmax": lambda x: ops.softmax(x, 0),
+    "log_softmax": lambda x: ops.log_softmax(x, 1) if x.shape[1] else x,
+    "logsumexp": lambda x: ops.logsumexp(x, 1),
+    "layer_norm": lambda x: ops.layer_norm(x, x.shape[1]) if x.shape[1] else x,
+    "dropout": lambda x: ops.dropout(x, 0.5, rng=1),
+    "take_rows": lambda x: ops.take_rows(x, np.arange(2 * x.shape[0]) // 2),
+    "put_rows": lambda x: ops.put_rows(x, np.arange(x.shape[0]) // 2, x.shape[0] + 1),
+    "getitem": lambda x: x[np.arange(x.shape[0]) // 2, ..., None],
+    "cross_entropy": lambda x: ops.cross_entropy(x, np.zeros(x.shape[0], int), reduction="none") if x.shape[1] else x,
+    "matmul": lambda x: x @ x.T,
+    "linear": lambda x: ops.linear(x, x, None),
+    "concatenate": lambda x: ops.concatenate([x, x * 2, x[:0]], 0),
+    "where": lambda x: ops.where(np.arange(x.shape[1]) % 2 == 0, x, -x),
+    "clip": lambda x: ops.clip(x, -0.5, 0.5),
+}
+
+
+# What is copied to a device arrives in C or in Fortran order; these make the other strides of LAYOUTS there.
+RESTRIDED: dict[str, Any] = {
+    "every other element": lambda x: array_module(x).repeat(x, 2, axis=-1)[..., ::2],
+    "backwards": lambda x: array_module(x).ascontiguousarray(x[::-1])[::-1],
+}
+
+
+@pytest.mark.parametrize(
+    ("shape", "layout"),
+    [
+        ((0, 3), "contiguous"),
+        ((3, 0), "contiguous"),
+        ((1, 1), "contiguous"),
+        ((7, 5), "Fortran order"),
+        ((5, 7), "every other element"),
+        ((2, 131), "backwards"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("name", AWKWARD)
+def test_awkward_shapes_and_layouts(name: str, shape: tuple[int, ...], layout: str) -> None:
+    """Nothing in it, one number, primes, several warps; columns first, every other element, rows backwards."""
+    results = []
+    for device in ("cpu", DEVICE):
+        array = Tensor(LAYOUTS[layout](normal(*shape))).to(device).data
+        x = Tensor(RESTRIDED[layout](array) if device != "cpu" and layout in RESTRIDED else array, requires_grad=True)
+        y = AWKWARD[name](x)
+        (dx,) = grad(y, [x], [beside(normal(*y.shape, seed=2), y)], allow_unused=True)
+        results.append((y, dx))
+    for a, b in zip(*results, strict=True):
+        assert_same(b, a, 1e-12)
