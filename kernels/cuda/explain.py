@@ -5,36 +5,65 @@ from __future__ import annotations
 import importlib
 import textwrap
 from collections.abc import Iterator
+from math import prod
+from typing import Any
 
 from minirnn.kernels.cuda import predict
 from minirnn.kernels.cuda.devices import BARRIER, KIB, LAUNCH, MIB, PUBLISHED, Device, here
-from minirnn.kernels.cuda.plan import ROWS, Plan, plan
+from minirnn.kernels.cuda.plan import MOST_TILES, Plan, forced, plan
 from minirnn.kernels.cuda.predict import DIRECTIONS, Blocks, Layer, Range, Step
 
 WIDTH = 140
+WARP = 32
 KEPT = {"lstm": {"gates": 4, "c": 1, "h": 1}, "gru": {"gates": 3, "hn": 1, "h": 1}, "rnn": {"h": 1}}  # for the backward pass
 
 
-def describe(cell: str, T: int, N: int, D: int, H: int, dtype: str, device: str) -> list[str]:
+def describe(cell: str, T: int, N: int, D: int, H: int, dtype: str, device: str, kernel: str = "cupy") -> list[str]:
     """Lines on T steps of N sequences of `cell`, D features in and H hidden units.
 
     device   "cuda", "cuda:<index>" or "emulated": the one that is here; or one of PUBLISHED, which need not be
+    kernel   "cupy" or "numba-cuda": whose plan
     """
     chip, layer = _find(device), Layer(cell, T, N, D, H, dtype)
     lines = [_limits(chip, device), ""]
     for direction in DIRECTIONS:
-        lines += [*_direction(layer, direction, chip), ""]
-    lines += [*_whole(layer, chip), "", *_table(layer)]
+        lines += [*_direction(layer, direction, chip, kernel), ""]
+    lines += [*_whole(layer, chip), "", *_table(layer, kernel)]
     return [part for line in lines for part in _wrapped(line)]
 
 
-def _wrapped(line: str) -> list[str]:
-    return textwrap.wrap(line, WIDTH, initial_indent="  ", subsequent_indent=" " * 12, drop_whitespace=True) or [""]
+def plan_of(kernel: str, step: Step, chip: Device) -> Plan:
+    """The plan of a kernel, "cupy" or "numba-cuda", for a step of all N sequences."""
+    if kernel == "cupy":
+        return plan(step.cell, step.direction, step.H, step.N, step.dtype, chip)
+    numba: Any = importlib.import_module("minirnn.kernels.cuda.numba_rows")  # needs numba-cuda, as its kernels do
+    found = numba.geometry(step.cell, step.H, step.N, step.size, chip)
+    sizes = step.cell, step.direction, step.H, step.N, step.dtype, chip
+    tiles, asked = 0 if isinstance(found, str) else -(-step.N // (found.rows * found.groups)), forced()
+    if isinstance(found, str):
+        why = found
+    elif asked == "step":
+        why = "the step form was asked for"
+    elif tiles > MOST_TILES and asked is None:
+        why = f"a block would take {tiles} tiles in turn, and the library's product is quicker"
+    else:
+        why = "the persistent form was asked for" if asked else "keeps w_hh on chip, and one launch serves all steps"
+        return Plan(*sizes, "persistent", found.units, found.rows, found.grid, found.block, found.shared, False, why)
+    return Plan(*sizes, "step", 0, 0, (numba.blocks_of(step.N * step.H),), (numba.THREADS,), 0, False, why)
 
 
 def blocks_of(found: Plan) -> Blocks | None:
     """What predictions need of a plan; None for the step form."""
-    return Blocks(found.slices, found.units, found.groups, ROWS) if found.form == "persistent" else None
+    if found.form != "persistent":
+        return None
+    loads = 0  # slice.cuh: the warps share out the slice, and each number of it is read once per tile
+    if len(found.block) == 2:  # numba_rows.py: every thread reads x and w, of all gates forward, of one column backward
+        loads = prod(found.block) // WARP * (1 + (predict.GATES[found.cell] if found.direction == "forward" else 1))
+    return Blocks(found.slices, found.units, found.groups, found.rows, loads)
+
+
+def _wrapped(line: str) -> list[str]:
+    return textwrap.wrap(line, WIDTH, initial_indent="  ", subsequent_indent=" " * 12, drop_whitespace=True) or [""]
 
 
 def _find(device: str) -> Device:
@@ -58,24 +87,26 @@ def _limits(chip: Device, asked: str) -> str:
     )
 
 
-def _direction(layer: Layer, direction: str, chip: Device) -> Iterator[str]:
-    found, step = plan(layer.cell, direction, layer.H, layer.N, layer.dtype, chip), layer.step(direction)
+def _direction(layer: Layer, direction: str, chip: Device, kernel: str) -> Iterator[str]:
+    step = layer.step(direction)
+    found = plan_of(kernel, step, chip)
     blocks, unit = blocks_of(found), "tensor cores" if found.tensor_cores else "CUDA cores"
     if blocks is None:
-        grid = f"{found.grid[0]} blocks of {found.block[0]} threads"
+        grid = f"{found.grid[0]} blocks of {prod(found.block)} threads"
         yield f"{direction:<10}step form: for each step a library product and a pointwise kernel, {grid}"
         yield f"{'':<10}not persistent: {found.why}"
         yield f"on chip   nothing from one step to the next; w_hh, {_bytes(step.weights)}, is read again in every step"
     else:
-        grid = f"{blocks.columns} x {blocks.groups} blocks of {found.block[0]} threads"
+        grid = f"{blocks.columns} x {blocks.groups} blocks of {prod(found.block)} threads"
         barriers = "one grid barrier a step" if blocks.barriers else "no grid barrier: one block holds all units"
         slice_ = step.gates * blocks.units * layer.H * step.size
         yield f"{direction:<10}persistent: {grid}, one launch for all {layer.T} steps, {barriers}"
-        yield f"{'':<10}a block owns {blocks.units} hidden units and takes {_tiles(blocks, layer.N)} of {ROWS} sequences a step, on {unit}"
+        tiles = f"{_tiles(blocks, layer.N)} of {blocks.rows} sequences"
+        yield f"{'':<10}a block owns {blocks.units} hidden units and takes {tiles} a step, on {unit}"
         yield f"{'':<10}not step by step: {found.why}"
         yield (
             f"on chip   {found.shared / KIB:.0f} of {chip.shared_per_block / KIB:.0f} KiB of shared memory: its slice of w_hh, "
-            f"{slice_ / KIB:.0f} KiB, and rows and sums on their way; in registers, {ROWS} x "
+            f"{slice_ / KIB:.0f} KiB, and rows and sums on their way; in registers, {blocks.rows} x "
             f"{blocks.units * (step.gates if direction == 'forward' else 1)} sums"
         )
     moved = f"reads {_list(step.moved.read)} and writes {_list(step.moved.written)} per unit and row"
@@ -134,15 +165,16 @@ def _whole(layer: Layer, chip: Device) -> Iterator[str]:
             yield line
 
 
-def _table(layer: Layer) -> Iterator[str]:
+def _table(layer: Layer, kernel: str) -> Iterator[str]:
     """The same plan's question asked of every published device."""
     yield f"{'predicted, NOT MEASURED':<30}" + "".join(f"{name:>22}" for name in PUBLISHED)
     rows: dict[str, list[str]] = {}
     for chip in PUBLISHED.values():
         total, floor = Range(0.0, 0.0), 0.0
         for direction in DIRECTIONS:
-            found = plan(layer.cell, direction, layer.H, layer.N, layer.dtype, chip)
-            blocks, step = blocks_of(found), layer.step(direction)
+            step = layer.step(direction)
+            found = plan_of(kernel, step, chip)
+            blocks = blocks_of(found)
             one = predict.stepwise(step, chip) if blocks is None else predict.persistent(step, blocks, chip)
             total += layer.predicted(direction, chip, blocks)
             floor += layer.floor(direction, chip)

@@ -10,7 +10,8 @@ The persistent form keeps w_hh on chip. Its grid is C blocks of U hidden units e
 rows, of which a block multiplies P = ceil(ceil(N / R) / Y), whole ones. ceil(C Y / M) blocks lie on the busiest of M multiprocessors.
 
     (4)  product      ceil(C Y / M) P 2 R G U H / (peak / M)           on the busiest multiprocessor
-    (5)  on chip      ceil(C Y / M) P G U H size / (128 clock)         the slice of w_hh leaves shared memory once per tile
+    (5)  on chip      ceil(C Y / M) P G U H size / (128 clock)         the slice of w_hh leaves shared memory once per tile; or, where
+                                                                       each warp reads it for itself, L times a clock for each k
     (6)  exchange     (C N E H size + memory) / L2 bandwidth           C blocks read each row of h_{t-1} (E = 1) or of dz_t (E = G)
     (7)  step         max((3), (4), (5), (6)) + barrier                one grid barrier, none where C = 1
 
@@ -127,6 +128,7 @@ class Blocks:
     units: int  # U
     groups: int  # Y
     rows: int  # R
+    loads: int = 0  # L: reads of shared memory by all warps of a block, for each of the H or G H numbers of a row; 0: once per tile, whole
 
     @property
     def barriers(self) -> int:
@@ -156,11 +158,12 @@ def parts(step: Step, plan: Blocks, device: Device) -> dict[str, float]:
         raise ValueError(f"no prediction for {device.name}: its clock or its L2 bandwidth is not known")
     M, passes = device.multiprocessors, plan.crowd(device) * plan.passes(step.N)  # of all blocks on the busiest multiprocessor
     slice_ = step.gates * plan.units * step.H
+    on_chip = slice_ * step.size / SHARED_BYTES_PER_CLOCK if not plan.loads else plan.loads * step.exchanged * step.H  # clocks
     exchanged = plan.columns * step.N * step.exchanged * step.H * step.size
     return {
         "floor": step.floor(device),
         "product": passes * 2 * plan.rows * slice_ / (peak / M),
-        "on chip": passes * slice_ * step.size / (SHARED_BYTES_PER_CLOCK * device.clock),
+        "on chip": passes * on_chip / device.clock,
         "exchange": (exchanged + step.memory) / device.l2_bandwidth,
     }
 

@@ -12,8 +12,8 @@ from minirnn.bench.gpu_cases import Case
 from minirnn.bench.gpu_check import STEPS, Checked, check, check_cudnn
 from minirnn.bench.gpu_layers import CuDNN, Ours, draw
 from minirnn.kernels.cuda.devices import here
-from minirnn.kernels.cuda.explain import blocks_of
-from minirnn.kernels.cuda.plan import form, plan
+from minirnn.kernels.cuda.explain import blocks_of, plan_of
+from minirnn.kernels.cuda.plan import form
 from minirnn.kernels.cuda.predict import DIRECTIONS, Layer, Range
 
 WARM_UP = 3
@@ -128,12 +128,12 @@ def _floors(cell: str, case: Case, dtype: str, xp: Any) -> dict[str, float]:
     return {"forward": forward, "both": forward + backward}
 
 
-def _predicted(cell: str, case: Case, dtype: str, form_: str, what: str, xp: Any) -> tuple[float, float] | None:
+def _predicted(cell: str, case: Case, dtype: str, kernel: str, form_: str, what: str, xp: Any) -> tuple[float, float] | None:
     layer, chip, total = Layer(cell, *case, dtype), here(xp), Range(0.0, 0.0)
     try:
         with form(form_):
             for direction in DIRECTIONS[: 1 if what == "forward" else 2]:
-                total += layer.predicted(direction, chip, blocks_of(plan(cell, direction, case.H, case.N, dtype, chip)))
+                total += layer.predicted(direction, chip, blocks_of(plan_of(kernel, layer.step(direction), chip)))
     except ValueError:
         return None
     return 1e3 * total.least, 1e3 * total.most
@@ -143,7 +143,7 @@ def _timing(
     c: Contestant, what: str, taken: list[float] | str | None, floors: dict[str, float], cell: str, case: Case, dtype: str, xp: Any
 ) -> Timing:
     why_not = c.checked.why_not or (taken if isinstance(taken, str) else "")
-    predicted = _predicted(cell, case, dtype, c.form, what, xp) if c.kernel == "cupy" and not c.checked.why_not else None
+    predicted = _predicted(cell, case, dtype, c.kernel, c.form, what, xp) if c.form and not c.checked.why_not else None
     if not taken or isinstance(taken, str):
         return Timing(c.kernel, c.form, what, c.checked.difference, predicted_ms=predicted, why_not=why_not)
     median = statistics.median(taken)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +16,8 @@ from minirnn.bench import gpu, gpu_cases, gpu_check, gpu_layers, gpu_timing
 from minirnn.bench.gpu_cases import Case
 from minirnn.cli import main
 from minirnn.kernels.availability import missing
+from minirnn.kernels.cuda.devices import H100
+from minirnn.kernels.cuda.predict import Layer
 
 _reason = missing("emulated")
 EMULATED = pytest.mark.skipif(_reason is not None, reason=f"needs the emulator: {_reason}")
@@ -190,3 +194,39 @@ def test_the_grids_are_those_of_their_sources() -> None:
     assert len(flashrnn.cases) == len(set(flashrnn.cases)) == 6 + 14 + 8 - 4  # four shapes are in two or three of the experiments
     assert len(haste.cases) == 5 * 9 * 4
     assert {case.T for case in haste.cases} == {50}
+
+
+@EMULATED
+def test_a_gpu_gets_times_percentages_and_predictions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a GPU would see, with the stand-in for CuPy in the place of a GPU, PyTorch on the CPU, and clocks that count 4, 1, 2, 3 ms."""
+    pytest.importorskip("torch", reason="compares with PyTorch")
+
+    def clock(call: Any) -> float:
+        call()
+        return next(ticks)
+
+    ticks = itertools.cycle([4.0, 1.0, 2.0, 3.0])
+    on_cpu = partial(gpu_layers.CuDNN, where="cpu")
+    for module in (gpu_timing, gpu_check):
+        monkeypatch.setattr(module, "CuDNN", on_cpu)
+    monkeypatch.setattr(gpu_timing, "_torch_clock", clock)
+    monkeypatch.setattr(gpu_timing, "_clock", lambda xp: clock)
+    monkeypatch.setattr(gpu_timing, "here", lambda xp: H100)
+    pairs = [("cupy", "step"), ("cupy", "persistent"), ("cudnn", "")]
+    case, xp = Case(2, 3, 4, 5), gpu.module_of("emulated")
+    timings = gpu_timing.compare("lstm", case, "float32", pairs, 4, xp, "cuda")
+    assert [(t.kernel, t.form, t.what) for t in timings] == [(*pair, what) for pair in pairs for what in gpu_timing.WHAT]
+    floor = Layer("lstm", *case, "float32").floor("forward", H100)
+    for t in timings:
+        assert t.median_ms is not None
+        assert t.least_ms is not None
+        assert t.most_ms is not None
+        assert 1 <= t.least_ms <= t.median_ms <= t.most_ms <= 4
+        assert t.percent_of_floor is not None
+        assert (t.predicted_ms is None) == (t.kernel == "cudnn")
+    assert timings[0].percent_of_floor == pytest.approx(100 * 1e3 * floor / timings[0].median_ms)
+    lines: list[str] = []
+    gpu._print("lstm", case, "float32", timings, 4, lines.append)
+    assert lines[0] == "lstm, T=2 N=3 D=4 H=5, float32, median of 4"
+    assert [line.split()[0] for line in lines[2:-1]] == ["cupy"] * 4 + ["cudnn"] * 2
+    assert f"{timings[0].median_ms:.3f}" in lines[2]

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minirnn.kernels import explain
-from minirnn.kernels.availability import missing
+from minirnn.kernels import explain, kernel
+from minirnn.kernels.availability import installed, missing
 from minirnn.kernels.cuda import predict
 from minirnn.kernels.cuda.devices import A100, BARRIER, H100, LAUNCH, PUBLISHED, RTX_4090, here
-from minirnn.kernels.cuda.explain import blocks_of, describe
-from minirnn.kernels.cuda.plan import plan
+from minirnn.kernels.cuda.explain import blocks_of, describe, plan_of
+from minirnn.kernels.cuda.plan import form, plan
 from minirnn.kernels.cuda.predict import DIRECTIONS, Blocks, Layer, Step, parts, persistent, stepwise
 
 CELLS = st.sampled_from(["lstm", "gru", "rnn"])
@@ -156,3 +156,20 @@ def test_a_device_is_read_anew_where_it_can_change() -> None:
         assert found.compute_capability == (9, 0)
     assert here(stand_in).multiprocessors == device.Properties().multiprocessors
     assert here(stand_in).float32 is None
+
+
+@pytest.mark.skipif(not installed("numba_cuda"), reason="needs numba-cuda")
+def test_the_plan_of_numba_kernels_is_their_own() -> None:
+    """Every warp reads x and the w of each gate for itself: at H=768, N=16, 4 warps times 5 numbers for each k, a clock each."""
+    step = Step("lstm", "forward", 16, 768, "float32")
+    found = plan_of("numba-cuda", step, H100)
+    assert (found.form, found.units, found.rows, found.block) == ("persistent", 8, 16, (8, 16))
+    blocks = blocks_of(found)
+    assert blocks is not None
+    assert blocks.loads == 4 * 5
+    assert parts(step, blocks, H100)["on chip"] == pytest.approx(4 * 5 * 768 / 1.83e9)
+    with form("step"):
+        assert plan_of("numba-cuda", step, H100).why == "the step form was asked for"
+    with kernel("numba-cuda"):
+        assert "96 x 1 blocks of 128 threads, one launch for all 9 steps" in explain(9, 16, 5, 768, device="H100")
+    assert "hidden units" in plan_of("numba-cuda", Step("lstm", "forward", 16, 4096, "float32"), H100).why
