@@ -4,7 +4,7 @@
 
 Needs no GPU and no driver. The exit code is 1 where a kernel spills registers, keeps anything in local memory, computes in float64
 without being a float64 kernel, or takes more registers than one block of its size can have; and with --check where the table does not
-list the kernels and dtypes that there are. Named files or architectures are reported and not written.
+list the kernels and dtypes that there are. Named files replace their part of the table; with --architecture it is printed, not written.
 """
 
 from __future__ import annotations
@@ -100,17 +100,28 @@ def listed_in_sources(files: Sequence[str] = ()) -> Listed:
     return {entry for entry in found if not files or entry[0] in files}
 
 
+def read(table: str) -> list[Compiled]:
+    """The rows of a table that `markdown` wrote; what it says of all architectures at once holds for each."""
+    found, file, architectures = list[Compiled](), "", list[int]()
+    for line in table.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if heading := re.match(r"## `([^`]+)`", line):
+            file = heading[1]
+        elif line.startswith("| kernel |"):
+            architectures = [int(cell.removeprefix("sm_")) for cell in cells if cell.startswith("sm_")]
+        elif line.startswith("| `"):
+            kernel, dtype, threads, *registers = cells[: 3 + len(architectures)]
+            shared, spilled, local, barriers, float64 = map(int, cells[3 + len(architectures) :])
+            for architecture, count in zip(architectures, registers, strict=True):
+                takes = Resources(int(count), local, spilled, 0, shared, barriers)
+                bound = None if threads == "any" else int(threads)
+                found.append(Compiled(file, kernel.strip("`"), dtype, architecture, bound, float64, takes))
+    return found
+
+
 def listed_in(table: str) -> Listed:
     """Every kernel that a table written by `markdown` has a row for."""
-    found, file = set(), ""
-    for line in table.splitlines():
-        heading = re.match(r"## `([^`]+)`", line)
-        row = re.match(r"\| `(\w+)` \| (\w+) \|", line)
-        if heading:
-            file = heading[1]
-        elif row:
-            found.add((file, row[1], row[2]))
-    return found
+    return {(c.file, c.kernel, c.dtype) for c in read(table)}
 
 
 def numba_files() -> dict[str, list[str]]:
@@ -147,12 +158,14 @@ def everything(files: Sequence[str], architectures: Sequence[int], failed: list[
     """All kernels of these files (none: of all), for every dtype and architecture; what does not compile is added to `failed`."""
     for unit in source.UNITS:
         for dtype in unit.dtypes if not files or unit.path in files else ():
+            print(f"{unit.path}, {dtype}", file=sys.stderr, flush=True)
             try:
                 yield from compile_unit(unit.path, dtype, architectures)
             except Exception as error:  # CuPy's own class, which cannot be imported without CuPy
                 failed.append(f"{unit.path} ({dtype}) does not compile: {first_error(error)}")
     for file, kernels in numba_files().items():
         for kernel, dtype in product(kernels if not files or file in files else (), source.REAL):
+            print(f"{file}, {kernel}, {dtype}", file=sys.stderr, flush=True)
             try:
                 yield from compile_numba(file, kernel, dtype, architectures)
             except Exception as error:  # Numba's, or ptxas
@@ -204,7 +217,7 @@ bfloat16, of which its tensor cores know nothing, on CUDA cores."""
 
 def _row(kernel: str, dtype: str, by_architecture: dict[int, Compiled], architectures: Sequence[int]) -> str:
     row = list(by_architecture.values())
-    registers = [str(by_architecture[a].resources.registers) if a in by_architecture else "-" for a in architectures]
+    registers = [str(by_architecture[architecture].resources.registers) for architecture in architectures]
     most = [
         max(c.resources.shared for c in row),
         max(c.resources.spill_stores + c.resources.spill_loads for c in row),
@@ -248,10 +261,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     compiled = list(everything(options.files, options.architecture or ARCHITECTURES, failed))
     faults = [f"{c.file}: {c.kernel}, {c.dtype}, sm_{c.architecture}, {fault}" for c in compiled for fault in c.faults()]
     print(*failed, *faults, sep="\n", end="\n" if failed or faults else "", file=sys.stderr)
-    if options.files or options.architecture:
+    if options.architecture:
         print(markdown(compiled), end="")
     elif not failed:
-        TABLE.write_text(markdown(compiled))
+        kept = [c for c in read(TABLE.read_text()) if c.file not in options.files] if options.files and TABLE.exists() else []
+        TABLE.write_text(markdown([*kept, *compiled]))
     print(f"{len(compiled)} compiled in {time.monotonic() - began:.0f} s, {len(failed) + len(faults)} at fault", file=sys.stderr)
     return int(bool(failed or faults))
 

@@ -142,17 +142,34 @@ def test_what_does_not_compile_is_named() -> None:
     assert "undefined" in compiled.first_error(caught.value)
 
 
-def test_the_table_lists_what_there_is() -> None:
+def test_a_table_is_read_as_it_was_written() -> None:
     takes = Resources(registers=40, stack=0, spill_stores=0, spill_loads=0, shared=128, barriers=1)
     rows = [
-        compiled.Compiled("lstm/lstm.cu", "lstm_step_forward", dtype, architecture, 256, 0, takes)
-        for dtype, architecture in (("float32", 75), ("float32", 90), ("bfloat16", 90))
+        compiled.Compiled(file, kernel, dtype, architecture, threads, 7 * (dtype == "float64"), takes)
+        for file, kernel, threads in (("gru/gru.cu", "gru_step_forward", 256), ("lstm/numba_cuda.py", "lstm_step_forward", None))
+        for dtype in ("float32", "float64")
+        for architecture in (75, 90)
     ]
     table = compiled.markdown(rows)
-    assert "| `lstm_step_forward` | bfloat16 | 256 | - | 40 | 128 | 0 | 0 | 1 | 0 |" in table
-    assert "one block fits a multiprocessor: 3 combinations" in table
-    assert compiled.listed_in(table) == {("lstm/lstm.cu", "lstm_step_forward", dtype) for dtype in ("float32", "bfloat16")}
+    assert "| `gru_step_forward` | float64 | 256 | 40 | 40 | 128 | 0 | 0 | 1 | 7 |" in table
+    assert "| `lstm_step_forward` | float32 | any | 40 | 40 | 128 | 0 | 0 | 1 | 0 |" in table
+    assert "one block fits a multiprocessor: 8 combinations" in table
+    assert compiled.read(table) == rows
+    assert compiled.markdown(compiled.read(table)) == table
     assert "**1 faults** in 1 combinations" in compiled.markdown([compiled.Compiled("a.cu", "k", "float32", 75, 256, 3, takes)])
+
+
+@pytest.mark.usefixtures("_nvrtc")
+def test_a_file_by_name_replaces_its_part_of_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    takes = Resources(registers=999, stack=0, spill_stores=0, spill_loads=0, shared=0, barriers=0)
+    rows = [compiled.Compiled(f"{name}/{name}.cu", "k", "float32", 90, 32, 0, takes) for name in ("adam", "lstm")]
+    monkeypatch.setattr(compiled, "TABLE", tmp_path / "COMPILED.md")
+    monkeypatch.setattr(compiled, "ARCHITECTURES", (90,))
+    compiled.TABLE.write_text(compiled.markdown(rows))
+    assert compiled.main(["adam/adam.cu"]) == 0
+    written = compiled.read(compiled.TABLE.read_text())
+    assert [c for c in written if c.file == "lstm/lstm.cu"] == rows[1:]
+    assert {c.kernel for c in written if c.file == "adam/adam.cu"} == {e[1] for e in compiled.listed_in_sources(["adam/adam.cu"])}
 
 
 def test_an_outdated_table_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
