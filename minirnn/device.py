@@ -101,7 +101,7 @@ def module_of(device: str) -> Any:
     kind = kind_of(device)
     if kind == "cpu":
         return np
-    if MODULES[kind] not in sys.modules and (reason := missing(device)) is not None:
+    if (reason := missing(device)) is not None:
         raise RuntimeError(f'device "{device}" cannot be used here: {reason}')
     return importlib.import_module(MODULES[kind])
 

@@ -163,6 +163,10 @@ class Tensor:
     def __bool__(self) -> bool:
         return bool(self.data)
 
+    def __format__(self, spec: str) -> str:
+        """One number formats as it does in Python."""
+        return format(self.item(), spec) if spec and self.size == 1 else format(str(self), spec)
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
         return np.array(self.numpy(), dtype=dtype, copy=copy)
 

@@ -176,6 +176,13 @@ def test_to_another_dtype_lets_gradients_back():
     assert x.to(np.float32) is x
 
 
+def test_one_number_formats_as_one():
+    assert f"{tensor(2.5):.2f} {tensor([[1.0]]):6.1e}" == "2.50 1.0e+00"
+    assert f"{tensor([1.0, 2.0])}" == str(tensor([1.0, 2.0]))
+    with pytest.raises(ValueError, match="format"):
+        f"{tensor([1.0, 2.0]):.2f}"
+
+
 def test_public_names_all_exist():
     for name in mr.__all__:
         assert getattr(mr, name) is not None

@@ -121,6 +121,26 @@ def test_second_derivatives_of_a_layer() -> None:
         np.testing.assert_allclose(b.numpy(), a.numpy(), rtol=0, atol=1e-12 * np.abs(a.numpy()).max())
 
 
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_a_nan_stays_in_its_sequence(kind: Any) -> None:
+    """Forward and in the gradients that a sequence has to itself; the weights are everybody's."""
+    x = draw(5, 3, 3)
+    x[2, 1] = np.nan
+    with mr.device(DEVICE):
+        layer = kind(3, 2, num_layers=2, bidirectional=True, rng=0).to("float64")
+    inputs = [Tensor(Tensor(a).to(DEVICE).data, requires_grad=True) for a in (x, np.nan_to_num(x))]
+    results = []
+    for tensor in inputs:
+        output, _ = layer(tensor, lengths=LENGTHS)
+        (output * output).sum(-1)[:, [0, 2]].sum().backward()
+        assert tensor.grad is not None
+        results.append((output.numpy(), tensor.grad.numpy()))
+    (found, gradient), (clean, expected) = results
+    assert np.isnan(found[:5, 1]).any()
+    np.testing.assert_allclose(found[:, [0, 2]], clean[:, [0, 2]], rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(gradient[:, [0, 2]], expected[:, [0, 2]], rtol=1e-12, atol=1e-14)
+
+
 def test_a_cpu_kernel_is_refused_with_the_reason() -> None:
     with mr.device(DEVICE):
         lstm, x = nn.LSTM(2, 3, kernel="numba", rng=0), mr.tensor(draw(2, 1, 2), dtype="float32")

@@ -180,6 +180,23 @@ def test_a_training_step_never_waits_for_the_device(kind: Any, make: Any) -> Non
     assert seen["cpu"][-2] < seen["cpu"][0]
 
 
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_the_schedule_of_the_threads_changes_no_bit(kind: Any) -> None:
+    """Three steps with the threads of every kernel in order, in reverse, and in a drawn order: the same weights, to the last bit."""
+    stand_in = importlib.import_module("minirnn.kernels.emulator.stand_in")
+    results = []
+    for seed in (0, 1, 1009):
+        with mr.device(DEVICE), stand_in.schedule(seed):
+            model = Tagger(kind)
+            optimizer = optim.Adam(model.parameters(), lr=0.01)
+            for _ in range(3):
+                step(model, optimizer)
+        results.append(model.state_dict())
+    for other in results[1:]:
+        for name, value in results[0].items():
+            np.testing.assert_array_equal(other[name], value, err_msg=name)
+
+
 def test_a_batch_moves_to_the_device_once() -> None:
     """Of a batch whose packing is kept, only the tokens and the targets move at every step; places, masks and step sizes have moved."""
     with mr.device(DEVICE):
