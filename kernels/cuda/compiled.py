@@ -203,10 +203,13 @@ def _head(compiled: Sequence[Compiled], faults: Sequence[str]) -> Iterator[str]:
         yield f"**{len(faults)} faults** in {what}:\n"
         yield from (f"- {fault}" for fault in faults)
     else:
-        yield f"No spills, no local memory, no float64 outside of float64 kernels, and one block fits a multiprocessor: {what}."
+        yield f"No spills, no local memory, no float64 outside of float64 kernels, and one block fits a multiprocessor:\n{what}."
+    versions = ", ".join(f"{name} {version}" for name, version in without_driver.versions().items())
     yield f"""
 Written by `make compiled` (`python -m minirnn.kernels.cuda.compiled`), which needs no GPU: CUDA C++ as CuPy compiles it with NVRTC,
-Numba-CUDA kernels through numba-cuda and ptxas ({", ".join(f"{name} {version}" for name, version in without_driver.versions().items())}).
+Numba-CUDA kernels through numba-cuda and ptxas.
+
+{versions}
 
 Below sm_NN stand registers per thread. *threads* is the largest block that a kernel was compiled for; registers times threads stay within
 the {REGISTERS:,} of a multiprocessor. *shared* is static shared memory in bytes: what a plan keeps of `w_hh` comes on top at the launch,

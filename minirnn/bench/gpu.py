@@ -144,7 +144,7 @@ def _off(t: Timing) -> str:
 
 def _sanitize(arguments: argparse.Namespace, say: Any) -> dict[str, int]:
     """The exit code of each tool, which runs the checks in a process of its own; not 0 where it finds something."""
-    chosen = [f"--{name}" for name in ("check", "json")]
+    chosen = ["--check", "--json", "--device", arguments.device]
     for name, values in (("cell", arguments.cell), ("kernel", arguments.kernel), ("dtype", arguments.dtype)):
         chosen += [f"--{name}", *values] if values else []
     codes = {}

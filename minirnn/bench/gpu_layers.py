@@ -41,7 +41,10 @@ def draw(cell: str, batch_sizes: Sequence[int], D: int, H: int, dtype: str, seed
     shapes |= {"b_hn": (H,)} if cell == "gru" else {}
     shapes |= dict.fromkeys(STATES[cell], (N, H))
     scale = {"w_ih": D**-0.5, "w_hh": H**-0.5}
-    return {name: (scale.get(name, 1.0) * rng.standard_normal(shape)).astype(numpy_dtype(dtype)) for name, shape in shapes.items()}
+    wanted, drawn = numpy_dtype(dtype), np.float64 if dtype == "float64" else np.float32
+    return {
+        name: (drawn(scale.get(name, 1.0)) * rng.standard_normal(shape, drawn)).astype(wanted, copy=False) for name, shape in shapes.items()
+    }
 
 
 class Ours:

@@ -71,9 +71,10 @@ def _times(
     arrays, batch_sizes = draw(cell, [case.N] * case.T, case.D, case.H, dtype), [case.N] * case.T
     calls: dict[tuple[str, str, str], tuple[Callable[[], Any], Callable[[Callable[[], Any]], float]]] = {}
     found: dict[tuple[str, str, str], list[float] | str] = {}
+    there = {name: xp.asarray(array) for name, array in arrays.items()}  # shared by ours
     for c in able:
         layer: Any = (
-            CuDNN(cell, arrays, case, dtype) if c.kernel == "cudnn" else Ours(cell, c.kernel, c.form, arrays, batch_sizes, xp, device)
+            CuDNN(cell, arrays, case, dtype) if c.kernel == "cudnn" else Ours(cell, c.kernel, c.form, there, batch_sizes, xp, device)
         )
         clock = _torch_clock if c.kernel == "cudnn" else _clock(xp)
         for what, call in zip(WHAT, (layer.forward, layer.both), strict=True):

@@ -153,7 +153,7 @@ def test_a_table_is_read_as_it_was_written() -> None:
     table = compiled.markdown(rows)
     assert "| `gru_step_forward` | float64 | 256 | 40 | 40 | 128 | 0 | 0 | 1 | 7 |" in table
     assert "| `lstm_step_forward` | float32 | any | 40 | 40 | 128 | 0 | 0 | 1 | 0 |" in table
-    assert "one block fits a multiprocessor: 8 combinations" in table
+    assert "one block fits a multiprocessor:\n8 combinations" in table
     assert compiled.read(table) == rows
     assert compiled.markdown(compiled.read(table)) == table
     assert "**1 faults** in 1 combinations" in compiled.markdown([compiled.Compiled("a.cu", "k", "float32", 75, 256, 3, takes)])
