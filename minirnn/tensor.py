@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeAlias
 from weakref import ref
 
 import numpy as np
 
-from minirnn.device import Array, beside, device_of, here, is_array, is_device_name, to_device
+from minirnn.device import NAMES, Array, beside, device_of, here, is_array, is_device_name, to_device
 
 if TYPE_CHECKING:
     from minirnn.autograd import Function
@@ -144,7 +145,7 @@ class Tensor:
         """On another device ("cpu", "cuda", "cuda:0", "emulated") or in another floating dtype; gradients flow back."""
         if is_device_name(target):
             return ops.to_device(self, target)
-        return ops.cast(self, np.dtype(target))
+        return ops.cast(self, _dtype(target))
 
     def __repr__(self) -> str:
         made = f", creator={type(self.creator).__name__}" if self.creator else ", requires_grad=True" if self.requires_grad else ""
@@ -204,6 +205,17 @@ class Tensor:
 
     def swapaxes(self, a: int, b: int) -> Tensor:
         return ops.swapaxes(self, a, b)
+
+
+def _dtype(target: Any) -> np.dtype[Any]:
+    """The dtype that `.to(target)` means."""
+    dtype: np.dtype[Any] | None = None
+    with suppress(TypeError):
+        dtype = np.dtype(target)
+    if dtype is None or dtype.kind not in "biufc":
+        kernels = "; only the kernels of minirnn.kernels take bfloat16" if "bfloat16" in str(target) else ""
+        raise TypeError(f"to: {target!r} is neither a device ({NAMES}) nor a dtype of numbers{kernels}")
+    return dtype
 
 
 def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:

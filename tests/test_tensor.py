@@ -176,6 +176,13 @@ def test_to_another_dtype_lets_gradients_back():
     assert x.to(np.float32) is x
 
 
+@pytest.mark.parametrize("target", ["gpu", "floaty", "U3", "bfloat16", object])
+def test_to_something_that_is_neither_device_nor_dtype(target):
+    words = r"to: .* is neither a device \(\"cpu\", \"cuda\", \"cuda:<index>\" or \"emulated\"\) nor a dtype of numbers"
+    with pytest.raises(TypeError, match=words + ("; only the kernels" if target == "bfloat16" else "$")):
+        tensor(1.0).to(target)
+
+
 def test_one_number_formats_as_one():
     assert f"{tensor(2.5):.2f} {tensor([[1.0]]):6.1e}" == "2.50 1.0e+00"
     assert f"{tensor([1.0, 2.0])}" == str(tensor([1.0, 2.0]))
