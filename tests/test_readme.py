@@ -11,23 +11,36 @@ import numpy as np
 import pytest
 
 from minirnn.cli import make_parser
+from minirnn.kernels.emulator import build
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+CODE = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 COMMANDS = [line.strip() for line in re.findall(r"^    (minirnn .*?)(?:  +#.*)?$", TEXT, re.MULTILINE)]
 
 
 def test_the_code_runs_and_does_what_its_comments_say() -> None:
     names: dict[str, Any] = {}
-    blocks = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
-    assert len(blocks) == 2
-    for block in blocks:
+    for block in CODE[:2]:
         exec(block, names)
     dx = names["x"].grad.numpy()
     assert (dx[:2, 1] != 0).all()
     assert (dx[2:, 1] == 0).all()
     assert names["d2x"].shape == dx.shape
     assert np.isfinite(names["d2x"].numpy()).all()
+
+
+@pytest.mark.skipif(build.missing() is not None, reason=f"the emulated device cannot be used: {build.missing()}")
+def test_the_code_for_a_device_gives_what_the_cpu_gives() -> None:
+    assert len(CODE) == 3
+    names: dict[str, Any] = {}
+    exec(CODE[2], names)
+    gradient = names["lstm"].weight_hh_l0.grad
+    assert gradient.device == "emulated"
+    there: dict[str, Any] = {}
+    exec(CODE[2].replace('"emulated"', '"cpu"'), there)
+    expected = there["lstm"].weight_hh_l0.grad.numpy()
+    np.testing.assert_allclose(gradient.numpy(), expected, atol=1e-5 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("command", COMMANDS)
