@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from minirnn.device import Array, array_module, beside
 from minirnn.tensor import Tensor
 
-State = TypeVar("State", bound=tuple[Array | None, ...])  # a NamedTuple
+State = TypeVar("State", bound=tuple[Any, ...])  # a NamedTuple of arrays, or None
 
 
-def rows_first(*states: Tensor) -> tuple[Array, ...]:
+def rows_first(h: Tensor, c: Tensor) -> tuple[Array, Array]:
     """An LSTM's states (K, B, H) as arrays (B, K, H)."""
-    return tuple(s.data.swapaxes(0, 1) for s in states)
+    return h.data.swapaxes(0, 1), c.data.swapaxes(0, 1)
 
 
-def layers_first(*states: Array) -> tuple[Tensor, ...]:
+def layers_first(h: Array, c: Array) -> tuple[Tensor, Tensor]:
     """And back: (K, B, H) for the next step."""
-    return tuple(Tensor(array_module(s).ascontiguousarray(s.swapaxes(0, 1))) for s in states)
+    in_order = array_module(h).ascontiguousarray
+    return Tensor(in_order(h.swapaxes(0, 1))), Tensor(in_order(c.swapaxes(0, 1)))
 
 
 def chosen(state: State, rows: Array) -> State:
     """The state of `rows` (R,), in that order. They come from the host, and go to a device once for all parts of the state."""
-    parts: Sequence[Array | None] = state
-    there = beside(rows, next(part for part in parts if part is not None))
-    return type(state)(*[None if part is None else part[there] for part in parts])
+    there = beside(rows, next(part for part in state if part is not None))
+    kind: Any = type(state)
+    selected: State = kind(*[None if part is None else part[there] for part in state])
+    return selected

@@ -363,7 +363,8 @@ class LinearGaussianSSM(Module):
         parameters = self._matrices().parameters(u)._replace(B=self.B.data, D=self.D.data)
         if self.config.diffuse:
             check_diffuse(self.C.data, batch.x)
-            return diffuse_start(parameters, y)
+            parameters, y = diffuse_start(parameters, y)
+            return parameters, y
         return parameters._replace(B0=self.scale.data), y
 
     def _set(self, new: Linear, names: Collection[str]) -> None:
