@@ -158,7 +158,7 @@ def beside(array: Array, like: Array) -> Array:
     key = id(array), device
     if key not in _moved:
         _moved[key] = to_device(array, device)
-        finalize(array, _moved.pop, key, None)
+        finalize(array, _moved.pop, key, None).atexit = False
     return _moved[key]
 
 

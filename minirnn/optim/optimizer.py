@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -59,7 +60,7 @@ class Optimizer:
     def update(self, p: Parameter, grad: Array, state: dict[str, Any], group: Mapping[str, Any], scale: float | Array) -> None:
         """Change p.data and `state` (empty at first) for the gradient scale * grad; `grad` is only read.
 
-        A `scale` on the device is an array without axes; where it is not finite no number changes.
+        A `scale` on the device is an array without axes, of the dtype of p; where it is not finite no number changes.
         """
         raise NotImplementedError
 
@@ -103,12 +104,13 @@ class Optimizer:
                 raise FloatingPointError(f"{type(self).__name__}.step: {nonfinite_message(named, norm)}")
             else:
                 scale = min(1.0, max_norm / (norm + 1e-6))
+        scale_in = cache(lambda dtype: scale if isinstance(scale, float) else scale.astype(dtype))
         for group in self.param_groups:
             for key, p in group["params"]:
                 if p.grad is not None:
                     grad = p.grad.data
                     grad = grad if grad.flags.c_contiguous else array_module(grad).ascontiguousarray(grad)
-                    self.update(p, grad, self.state.setdefault(key, {}), group, scale)
+                    self.update(p, grad, self.state.setdefault(key, {}), group, scale_in(p.dtype))
         return norm
 
     def state_dict(self) -> dict[str, dict[str, Any]]:

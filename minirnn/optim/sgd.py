@@ -58,7 +58,7 @@ class SGD(Optimizer):
         xp = array_module(grad)
         finite = xp.isfinite(scale)
         before, b = p.data.copy(), state["b"].copy() if state else xp.zeros_like(grad)
-        self.update(p, grad * scale.astype(grad.dtype), state, group, 1.0)
+        self.update(p, grad * scale, state, group, 1.0)
         p.data[...] = xp.where(finite, p.data, before)
         if state:
             state["b"] = xp.where(finite, state["b"], b)
