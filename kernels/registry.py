@@ -81,6 +81,7 @@ def _kind(device: str) -> str:
 
 
 _kernels: dict[tuple[str, str], Kernel] = {}
+_fused: dict[tuple[str, Any, str, str | None], ModuleType] = {}  # what `fused` has answered
 
 
 def register(kernel: Kernel) -> None:
@@ -89,6 +90,7 @@ def register(kernel: Kernel) -> None:
     if (kernel.cell, kernel.name) in _kernels:
         raise ValueError(f"register: {kernel.cell} has a kernel named {kernel.name!r} already")
     _kernels[kernel.cell, kernel.name] = kernel
+    _fused.clear()
 
 
 def kernels(cell: str) -> tuple[Kernel, ...]:
@@ -153,26 +155,37 @@ def choose(
         meant = _kernels.get((cell, name))
         if meant is None or meant.is_for_another(device):
             name = None
-    sizes = "".join(f", {letter}={size}" for letter, size in (("T", T), ("N", N), ("H", H)) if size is not None)
-    case = f"{dtype_name(dtype)} on {device}{sizes}"
+
+    def case() -> str:
+        sizes = "".join(f", {letter}={size}" for letter, size in (("T", T), ("N", N), ("H", H)) if size is not None)
+        return f"{dtype_name(dtype)} on {device}{sizes}"
+
     if name:
         chosen = _find(cell, name, asked_by)
         reason = chosen.why_not(dtype, device)
         if reason is None:
             return chosen
         others = [k.name for k in kernels(cell) if k.why_not(dtype, device) is None]
-        raise RuntimeError(f"{asked_by}: the {cell} kernel {name!r} cannot run {case}: {reason}; can run: {', '.join(others) or 'none'}")
-    able = [candidate for candidate in kernels(cell) if candidate.why_not(dtype, device) is None]
+        raise RuntimeError(f"{asked_by}: the {cell} kernel {name!r} cannot run {case()}: {reason}; can run: {', '.join(others) or 'none'}")
+    able = []
+    for candidate in kernels(cell):
+        if candidate.why_not(dtype, device) is None:
+            if T is None or candidate.least_steps <= T:
+                return candidate
+            able.append(candidate)
     if not able:
         reasons = "; ".join(f"{candidate.name}: {candidate.why_not(dtype, device)}" for candidate in kernels(cell))
-        raise RuntimeError(f"no {cell} kernel can run {case}: {reasons or 'none is registered'}")
-    return next((candidate for candidate in able if T is None or candidate.least_steps <= T), able[0])
+        raise RuntimeError(f"no {cell} kernel can run {case()}: {reasons or 'none is registered'}")
+    return able[0]
 
 
 def fused(operation: str, array: Any) -> ModuleType:
     """The module of the kernel that runs an operation, one of OPERATIONS, on arrays like this one, on the array's own device."""
     device = device_kind(array)
-    return load(operation, choose(operation, dtype=array.dtype, device=device).name, device)
+    key = operation, array.dtype, device, _asked(None)[0]
+    if key not in _fused:  # an optimiser asks for every parameter at every step
+        _fused[key] = load(operation, choose(operation, dtype=array.dtype, device=device).name, device)
+    return _fused[key]
 
 
 def explain(T: int, N: int, D: int, H: int, dtype: Any = "float32", device: str = "cpu", cell: str = "lstm", measure: bool = False) -> str:
