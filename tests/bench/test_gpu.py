@@ -169,6 +169,19 @@ def test_pytorch_computes_the_same_layer(cell: str) -> None:
     assert gpu_layers.CuDNN(cell, arrays, case, "float64", where="cpu").forward().shape == (4, 3, 7)
 
 
+def test_pytorch_is_not_timed_where_it_computes_something_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch", reason="compares with PyTorch")
+    right = partial(gpu_layers.CuDNN, where="cpu")
+    monkeypatch.setattr(gpu_check, "CuDNN", right)
+    assert gpu_check.check_cudnn("lstm", Case(9, 2, 3, 4), "float32").why_not == ""
+    monkeypatch.setattr(gpu_check, "allowed", lambda dtype, T: 1e-9)
+    checked = gpu_check.check_cudnn("lstm", Case(9, 2, 3, 4), "float32")
+    assert checked.difference is None
+    assert checked.why_not.startswith("lstm kernel cudnn float32 at T=3 N=2 D=3 H=4: ")
+    monkeypatch.setattr(gpu_check, "CuDNN", partial(right, where="nowhere"))
+    assert "nowhere" in gpu_check.check_cudnn("lstm", Case(9, 2, 3, 4), "float32").why_not
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_what_16_bits_are_allowed_is_less_than_a_mistake(dtype: str) -> None:
     """Two gates exchanged, one step late, the path through c left out: each is off by more than the bound, even in bfloat16."""
