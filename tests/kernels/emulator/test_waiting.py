@@ -71,6 +71,18 @@ extern "C" __global__ void one_waits_for_the_grid(int* out) {
   if (blockIdx.x == 1) { __shared__ int never; while (atomicAdd(&never, 0) != 42) __nanosleep(20); }
 }
 
+extern "C" __global__ void two_barriers_of_the_grid(int* out) {
+  if (blockIdx.x == 0) cg::this_grid().sync();
+  else cg::this_grid().sync();
+  out[blockIdx.x] = 1;
+}
+
+extern "C" __global__ void a_block_returns_before_the_grid(int* out) {
+  if (blockIdx.x == 1) return;
+  cg::this_grid().sync();
+  out[blockIdx.x] = 1;
+}
+
 extern "C" __global__ void handmade_barrier(int* arrived, int* seen) {  // the last block sees what all have added
   atomicAdd(arrived, 1);
   while (__ldcg(arrived) < gridDim.x) __nanosleep(20);
@@ -91,7 +103,7 @@ extern "C" __global__ void tiles(int* out) {
 
 extern "C" __global__ void lanes(int* up, int* down, unsigned* ballot, int* sum) {
   const int lane = threadIdx.x;
-  up[lane] = __shfl_up_sync(0xffffffffu, lane, 3);
+  up[lane] = __shfl_up_sync(0xffffffffu, lane, 3, 8);
   down[lane] = __shfl_down_sync(0xffffffffu, lane, 3, 16);
   ballot[lane] = __ballot_sync(0xffffffffu, lane % 3 == 0);
   sum[lane] = __reduce_add_sync(0xffffffffu, lane);
@@ -175,7 +187,7 @@ def test_lanes_read_each_other_as_cuda_says(seed: int) -> None:
     ballot = np.zeros(32, np.uint32)
     run("lanes", 1, 32, up, down, ballot, total, seed=seed)
     lane = np.arange(32)
-    np.testing.assert_array_equal(up, np.where(lane < 3, lane, lane - 3))
+    np.testing.assert_array_equal(up, np.where(lane % 8 < 3, lane, lane - 3))
     np.testing.assert_array_equal(down, np.where(lane % 16 < 13, lane + 3, lane))
     assert (ballot == sum(1 << i for i in range(0, 32, 3))).all()
     assert (total == lane.sum()).all()
@@ -202,6 +214,8 @@ def test_a_barrier_of_atomics_works_where_all_blocks_run_at_once(seed: int) -> N
         ("divergent", 1, 32, False, "a divergent __syncthreads.*at kernel.cu:"),
         ("some_return", 1, 32, False, r"although 1 threads of the block have returned"),
         ("half_a_warp_returns", 1, 32, False, "lane 16 has returned|lane 1. has returned|lane 2. has returned|lane 3. has returned"),
+        ("two_barriers_of_the_grid", 2, 4, True, r"a divergent barrier of the grid: at kernel.cu:\d+ and at kernel.cu:\d+"),
+        ("a_block_returns_before_the_grid", 2, 4, True, "a barrier of the grid although 4 of its threads have returned"),
         ("one_waits_for_the_grid", 2, 4, True, "a livelock"),
         ("one_waits_for_the_grid", 2, 4, False, "a barrier of the grid in a kernel that was not launched cooperatively"),
     ],
@@ -231,3 +245,9 @@ def test_a_deadlock_says_who_waits_where() -> None:
     assert "a deadlock: block (0, 0, 0) thread (0, 0, 0) waits for its block at kernel.cu:8" in message
     assert "thread (9, 0, 0) waits for its warp at kernel.cu:8" in message
     assert "8: if (threadIdx.x == 9) __syncwarp(); else __syncthreads();" in message
+
+
+def test_a_deadlock_names_the_lane_that_has_returned() -> None:
+    """In ascending order the first half of the warp waits already when the other half returns."""
+    with pytest.raises(EmulatorError, match=r"a deadlock: .* waits for its warp at kernel.cu:\d+, where lane 16 has returned"):
+        run("half_a_warp_returns", 1, 32, np.zeros(32, np.int32), seed=0)
