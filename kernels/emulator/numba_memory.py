@@ -9,7 +9,7 @@ address that a launch touches, a record keeps its last write and who has read it
 
 A `Team` is a warp between two barriers, so "ordered" is a question about two teams. Of each team two readers are remembered: with two,
 any third thread has one to race with. What a new reader comes after need not be remembered: whoever is ordered after the new one is ordered
-after those as well. Two atomic operations never race.
+after those as well. Atomic operations do not race with each other.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ class Team:
 class Now:
     """The thread that runs at this moment, and the records of the launch that it belongs to, by address.
 
-    A record is [team, thread, place, atomic] of the last write, or None; {team: (reader, another reader or None, place)} of the reads
-    since; and the last team that has two of them, whose further reads tell nothing new.
+    A record is [team, thread, place] of the last write, or None; {team: (thread, another or None, place)} of the reads since; the last team
+    that has two of them, whose further reads tell nothing new; and the atomic operations since, like the reads.
     """
 
     thread: Any = None
@@ -95,45 +95,67 @@ def here() -> str:
 
 
 def note_read(address: int, frame: FrameType) -> None:
-    """Raise a RaceError unless the last write is ordered before this read; remember the read, and the kernel's frame as its place."""
+    """Raise a RaceError unless writes and atomic operations are ordered before this read; remember it. `frame` is the kernel's."""
     thread = now.thread
     team = thread.team
     record = now.records.get(address)
     if record is None:
-        now.records[address] = [None, None, None, False, {team: (thread, None, (frame.f_code, frame.f_lasti))}, None]
+        now.records[address] = [None, None, None, {team: (thread, None, (frame.f_code, frame.f_lasti))}, None, {}]
         return
-    if record[5] is team:
+    wrote, writer, where, readers, read_twice, atomics = record
+    if read_twice is team:
         return
-    wrote, writer, where, atomic, readers, _ = record
     if wrote is not None and writer is not thread and not wrote.ordered(team):
-        raise _race("read", False, writer, "write", atomic, where)
+        raise _race("read", writer, "write", where)
+    if atomics:
+        _all_ordered(atomics, "atomic operation", "read")
     seen = readers.get(team)
     if seen is None:
         if readers and next(reversed(readers)).ordered(team):
-            record[4] = readers = {other: reads for other, reads in readers.items() if not other.ordered(team)}
+            record[3] = readers = {other: reads for other, reads in readers.items() if not other.ordered(team)}
         readers[team] = (thread, None, (frame.f_code, frame.f_lasti))
     elif seen[0] is not thread:
         readers[team] = (seen[0], thread, seen[2])
-        record[5] = team
+        record[4] = team
 
 
-def note_write(address: int, atomic: bool = False) -> None:
-    """Raise a RaceError unless all accesses since the last write, and that write, are ordered before this one; remember the write."""
+def note_write(address: int) -> None:
+    """Raise a RaceError unless all accesses so far are ordered before this write; remember it."""
     thread = now.thread
-    team = thread.team
     record = now.records.get(address)
     if record is not None:
-        wrote, readers = record[0], record[4]
-        if wrote is not None and record[1] is not thread and not (atomic and record[3]) and not wrote.ordered(team):
-            raise _race("write", atomic, record[1], "write", record[3], record[2])
-        for other, (reader, another, where) in readers.items():
-            if (reader is not thread or another is not None) and not other.ordered(team):
-                raise _race("write", atomic, another if reader is thread else reader, "read", False, where)
-    now.records[address] = [team, thread, place(), atomic, {}, None]
+        wrote, writer, where, readers, _, atomics = record
+        if wrote is not None and writer is not thread and not wrote.ordered(thread.team):
+            raise _race("write", writer, "write", where)
+        _all_ordered(readers, "read", "write")
+        _all_ordered(atomics, "atomic operation", "write")
+    now.records[address] = [thread.team, thread, place(), {}, None, {}]
 
 
-def _race(kind: str, atomic: bool, thread: Any, other_kind: str, other_atomic: bool, where: tuple[CodeType, int]) -> RaceError:
-    mine, theirs = "atomic " * atomic + kind, "atomic " * other_atomic + other_kind
+def note_atomic(address: int) -> None:
+    """Raise a RaceError unless all reads and writes so far are ordered before this atomic operation; remember it."""
+    thread = now.thread
+    team = thread.team
+    record = now.records.setdefault(address, [None, None, None, {}, None, {}])
+    wrote, writer, where, readers, _, atomics = record
+    if wrote is not None and writer is not thread and not wrote.ordered(team):
+        raise _race("atomic operation", writer, "write", where)
+    _all_ordered(readers, "read", "atomic operation")
+    seen = atomics.get(team)
+    if seen is None:
+        atomics[team] = (thread, None, place())
+    elif seen[0] is not thread:
+        atomics[team] = (seen[0], thread, seen[2])
+
+
+def _all_ordered(earlier: dict[Team, Any], what: str, now_what: str) -> None:
+    thread = now.thread
+    for team, (one, another, where) in earlier.items():
+        if (one is not thread or another is not None) and not team.ordered(thread.team):
+            raise _race(now_what, another if one is thread else one, what, where)
+
+
+def _race(mine: str, thread: Any, theirs: str, where: tuple[CodeType, int]) -> RaceError:
     return RaceError(f"race: {mine} at {here()} by {now.thread}, {theirs} at {line(where)} by {thread}, and no barrier between them")
 
 

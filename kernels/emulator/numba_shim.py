@@ -26,7 +26,7 @@ from minirnn.kernels.emulator.numba_engine import (
     current_device,
     wait,
 )
-from minirnn.kernels.emulator.numba_memory import SOURCES, Array, array, here, line, note_write, now, place, uninitialised
+from minirnn.kernels.emulator.numba_memory import SOURCES, Array, array, here, line, note_atomic, now, place, uninitialised
 from minirnn.kernels.emulator.translate import EmulatorError
 
 SOURCES.add(__file__)
@@ -183,7 +183,7 @@ def _atomic(function: Callable[..., int]) -> Callable[..., int]:
         if not target.whole:
             raise EmulatorError(f"{here()}: an atomic operation on {target.dtype}: its result would depend on the order of the threads")
         target.check_store(0)
-        note_write(target.address(index), atomic=True)
+        note_atomic(target.address(index))
         old = int(target.data[index])
         target.data[index] = function(old, *values)
         return old

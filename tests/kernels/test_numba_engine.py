@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
 
 from minirnn.kernels.cuda.devices import A100, H100
 from minirnn.kernels.emulator import numba_engine, stand_in
@@ -202,6 +204,73 @@ def test_a_thread_that_spins_lets_others_run() -> None:
         assert out == 1
 
 
+# Races, against all pairs of accesses
+
+PROGRAM = """
+@cuda.jit
+def interpret(program, barriers, cells, out):
+    # program[p, thread] = 4 cell + (0 nothing, 1 read, 2 write, 3 atomic) in phase p; barriers[p] after it: 0 none, 1 warp, 2 block, 3 grid
+    i = cuda.grid(1)
+    grid = cuda.cg.this_grid()
+    for p in range(len(barriers)):
+        what, cell = program[p, i] % 4, program[p, i] // 4
+        if what == 1:
+            out[i] = cells[cell]
+        elif what == 2:
+            cells[cell] = i
+        elif what == 3:
+            cuda.atomic.add(cells, cell, 1)
+        if barriers[p] == 1:
+            cuda.syncwarp()
+        elif barriers[p] == 2:
+            cuda.syncthreads()
+        elif barriers[p] == 3:
+            grid.sync()
+"""
+BLOCK = 64
+ACTIVE = [0, 1, 33, BLOCK, BLOCK + 1, BLOCK + 63]  # two lanes of a warp and one of another, in each of two blocks
+
+
+def races(program: Any, barriers: list[int]) -> bool:
+    """Whether any two accesses to one cell, not both reads and not both atomic, have no barrier between them that both threads pass."""
+    accesses = [(p, i, program[p, i] % 4, program[p, i] // 4) for p in range(len(barriers)) for i in ACTIVE if program[p, i] % 4]
+    for p, i, what, cell in accesses:
+        for q, j, other_what, other_cell in accesses:
+            if i == j or cell != other_cell or q < p or (what == other_what and what != 2):
+                continue
+            reach = 3 - (i // BLOCK == j // BLOCK) - (i // 32 == j // 32)  # the least barrier that orders these threads
+            if not any(barrier >= reach for barrier in barriers[p:q]):
+                return True
+    return False
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_a_race_is_found_exactly_where_there_is_one(data: st.DataObject) -> None:
+    barriers = data.draw(st.lists(st.integers(0, 3), min_size=1, max_size=3))
+    program = np.zeros((len(barriers), 2 * BLOCK), np.int64)
+    for _ in range(data.draw(st.integers(2, 4))):
+        place = data.draw(st.integers(0, len(barriers) - 1)), data.draw(st.sampled_from(ACTIVE))
+        program[place] = data.draw(st.sampled_from([1, 1, 2, 3, 4 + 1, 4 + 2]))
+    launch = kernel(PROGRAM, "interpret")[2, BLOCK]
+    arrays = program, np.array(barriers), np.zeros(2, np.int64), np.zeros(2 * BLOCK, np.int64)
+    with schedule(data.draw(st.integers(0, 9))):
+        event(f"race: {races(program, barriers)}")
+        if races(program, barriers):
+            with pytest.raises(RaceError):
+                launch(*arrays)
+        else:
+            launch(*arrays)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_write_races_with_the_other_reader_when_the_writer_read_too(seed: int) -> None:
+    program, barriers = np.zeros((2, 2 * BLOCK), np.int64), np.zeros(2, np.int64)
+    program[0, :2], program[1, 0] = 1, 2  # lanes 0 and 1 read, and lane 0 writes
+    with schedule(seed), pytest.raises(RaceError):
+        kernel(PROGRAM, "interpret")[2, BLOCK](program, barriers, np.zeros(1, np.int64), np.zeros(2 * BLOCK, np.int64))
+
+
 # Planted mistakes
 
 
@@ -261,15 +330,25 @@ def test_a_sum_that_is_not_atomic() -> None:
             kernel(source, "kernel")[2, 2](np.arange(4), np.zeros(1, np.int64))
 
 
-def test_an_atomic_sum_read_without_a_barrier() -> None:
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(("grid", "block"), [(1, 2), (2, 1), (2, 2)])
+def test_an_atomic_sum_read_without_a_barrier(seed: int, grid: int, block: int) -> None:
+    """Whether or not all threads have added before the first one reads."""
     source = """
     @cuda.jit
     def kernel(x, total, out):
         cuda.atomic.add(total, 0, x[cuda.grid(1)])
-        out[cuda.grid(1)] = total[0]
+        BARRIER
+        if cuda.grid(1) == 0:
+            out[0] = total[0]
     """
-    with pytest.raises(RaceError, match="atomic write"):
-        kernel(source, "kernel")[1, 4](np.arange(4), np.zeros(1, np.int64), np.zeros(4, np.int64))
+    arrays = np.arange(grid * block), np.zeros(1, np.int64), np.zeros(1, np.int64)
+    with schedule(seed), pytest.raises(RaceError, match="atomic operation"):
+        kernel(source.replace("BARRIER", "pass" if grid == 1 else "cuda.syncthreads()"), "kernel")[grid, block](*arrays)
+    arrays[1][0] = 0
+    with schedule(seed):
+        kernel(source.replace("BARRIER", "cuda.cg.this_grid().sync()"), "kernel")[grid, block](*arrays)
+    assert arrays[2] == arrays[0].sum()
 
 
 def test_a_float_atomic_is_refused() -> None:
