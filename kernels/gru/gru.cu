@@ -41,15 +41,30 @@ __device__ __forceinline__ Wide forward_unit(Wide z_r, Wide z_u, Wide z_n, Wide 
   return h_t;
 }
 
-// Unit j of one row, (2.2) to (2.6), from the dh_t of (2.1) and h_{t-1}. Returns dh_t u, the first half of (2.7).
-__device__ __forceinline__ Wide backward_unit(Wide dh_t, Wide h_before, int row, int j, int H,  //
-                                              const Real* gates, const Real* hn, const Real* dh, Real* dz, Real* da) {
+// What unit j of one row needs on its way back besides dh_t: the tape, and what the loss reads from the row.
+struct Kept {
+  Wide r, u, n, hn, h_before, dh;
+};
+
+__device__ __forceinline__ Kept kept_of(int row, int j, int H, const Real* gates, const Real* hn, Real h_before, const Real* dh) {
   const Real* gates_t = gates + at(row, 3 * H) + j;
-  const Wide r = widen(gates_t[0 * H]), u = widen(gates_t[1 * H]), n = widen(gates_t[2 * H]);
-  if (dh) dh_t += widen(dh[at(row, H) + j]);                         // (2.2)
-  const Wide dz_n = dh_t * (1 - u) * (1 - n * n);                    // (2.3)
-  const Wide dz_u = dh_t * (h_before - n) * u * (1 - u);             // (2.4)
-  const Wide dz_r = dz_n * widen(hn[at(row, H) + j]) * r * (1 - r);  // (2.5)
+  Kept kept;
+  kept.r = widen(gates_t[0 * H]);
+  kept.u = widen(gates_t[1 * H]);
+  kept.n = widen(gates_t[2 * H]);
+  kept.hn = widen(hn[at(row, H) + j]);
+  kept.h_before = widen(h_before);
+  kept.dh = dh ? widen(dh[at(row, H) + j]) : Wide(0);
+  return kept;
+}
+
+// Unit j of one row, (2.2) to (2.6), from the dh_t of (2.1). Returns dh_t u, the first half of (2.7).
+__device__ __forceinline__ Wide backward_unit(Wide dh_t, const Kept& kept, int row, int j, int H, Real* dz, Real* da) {
+  const Wide r = kept.r, u = kept.u, n = kept.n;
+  dh_t += kept.dh;                                             // (2.2)
+  const Wide dz_n = dh_t * (1 - u) * (1 - n * n);              // (2.3)
+  const Wide dz_u = dh_t * (kept.h_before - n) * u * (1 - u);  // (2.4)
+  const Wide dz_r = dz_n * kept.hn * r * (1 - r);              // (2.5)
   Real* dz_t = dz + at(row, 3 * H) + j;
   dz_t[0 * H] = narrow(dz_r);
   dz_t[1 * H] = narrow(dz_u);
@@ -101,9 +116,10 @@ gru_step_backward(const Real* gates, const Real* h, const Real* hn, const Real* 
   const long long e = (long long)blockIdx.x * blockDim.x + threadIdx.x;
   if (e >= (long long)n * H) return;
   const int sequence = e / H, j = e % H;
-  const Wide h_before = widen(before < 0 ? h0[e] : h[at(before, H) + e]);
+  const Real h_before = before < 0 ? h0[e] : h[at(before, H) + e];
+  const Kept kept = kept_of(start + sequence, j, H, gates, hn, h_before, dh);
   const Wide whole = dh_t[e] + (sequence < begun ? widen(product[e]) : Wide(0));  // (2.7) or (2.1)
-  dh_t[e] = backward_unit(whole, h_before, start + sequence, j, H, gates, hn, dh, dz, da);
+  dh_t[e] = backward_unit(whole, kept, start + sequence, j, H, dz, da);
 }
 
 // All steps forward.
@@ -127,7 +143,7 @@ gru_persistent_forward(const Real* z, const Real* w_hh, const Real* b_hn, const 
   w.load_rows(w_hh, blockIdx.x * units, H);
 
   for (int t = 0; t < T; ++t) {
-    const int start = first[t], running = first[t + 1] - start;
+    const int start = first[t], running = first[t + 1] - start, going_on = t + 1 < T ? first[t + 2] - first[t + 1] : 0;
     const Real* h_before = t > 0 ? h + at(first[t - 1], H) : h0;
     for (int tile = w.rows() * blockIdx.y; tile < running; tile += w.rows() * gridDim.y) {
       const int sequence = tile + place, row = start + sequence;
@@ -139,6 +155,8 @@ gru_persistent_forward(const Real* z, const Real* w_hh, const Real* b_hn, const 
         z_u = widen(z_t[1 * H]);
         z_n = widen(z_t[2 * H]);
         before = h_t[at(sequence, H) + j];
+        if (sequence < going_on)
+          for (int gate = 0; gate < 3; ++gate) prefetch(z_t + at(running, 3 * H) + gate * H);  // of step t + 1
       }
       w.multiply(h_before + at(tile, H), min(w.rows(), running - tile));  // (1.1)
       if (!mine) continue;
@@ -180,11 +198,24 @@ gru_persistent_backward(const Real* gates, const Real* h, const Real* hn, const 
     for (int tile = w.rows() * blockIdx.y; tile < running; tile += w.rows() * gridDim.y) {
       const int sequence = tile + place;
       const size_t e = at(sequence, H) + j;
+      const bool mine = place < w.rows() && sequence < running && j < H;
+      Kept kept = {};
+      Wide whole = mine ? dh_t[e] : Wide(0);
+      if (mine && t >= 0) {  // on their way during the product
+        kept = kept_of(start + sequence, j, H, gates, hn, h_before[e], dh);
+        if (t > 0) {  // of step t - 1
+          const int earlier = first[t - 1] + sequence;
+          for (int gate = 0; gate < 3; ++gate) prefetch(gates + at(earlier, 3 * H) + gate * H + j);
+          prefetch(hn + at(earlier, H) + j);
+          if (t > 1) prefetch(h + at(first[t - 2] + sequence, H) + j);
+          if (dh) prefetch(dh + at(earlier, H) + j);
+        }
+      }
       if (tile < begun) w.multiply(da + at(after + tile, 3 * H), min(w.rows(), begun - tile));
-      if (place >= w.rows() || sequence >= running || j >= H) continue;
-      const Wide whole = dh_t[e] + (sequence < begun ? w.sum(place, unit) : Wide(0));  // (2.7) or (2.1)
+      if (!mine) continue;
+      if (sequence < begun) whole += w.sum(place, unit);  // (2.7), or (2.1) where this is the last step
       if (t >= 0)
-        dh_t[e] = backward_unit(whole, widen(h_before[e]), start + sequence, j, H, gates, hn, dh, dz, da);
+        dh_t[e] = backward_unit(whole, kept, start + sequence, j, H, dz, da);
       else
         dh0[e] = narrow(whole);  // (2.10)
     }

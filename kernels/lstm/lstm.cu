@@ -43,19 +43,36 @@ __device__ __forceinline__ Wide forward_unit(Wide a_i, Wide a_f, Wide a_g, Wide 
   return c_t;
 }
 
-// Unit j of one row, (2.2) to (2.9), from the dh_t and dc_t of (2.1). Returns dc_{t-1}.
-__device__ __forceinline__ Wide backward_unit(Wide dh_t, Wide dc_t, Wide c_before, int row, int j, int H,  //
-                                              const Real* gates, const Real* c, const Real* dh, const Real* dc, Real* dz) {
+// What unit j of one row needs on its way back besides dh_t and dc_t: the tape, and what the loss reads from the row.
+struct Kept {
+  Wide i, f, g, o, tanh_c, c_before, dh, dc;
+};
+
+__device__ __forceinline__ Kept kept_of(int row, int j, int H, const Real* gates, const Real* c, Real c_before, const Real* dh,
+                                        const Real* dc) {
   const size_t unit = at(row, H) + j;
   const Real* gates_t = gates + at(row, 4 * H) + j;
-  const Wide i = widen(gates_t[0 * H]), f = widen(gates_t[1 * H]), g = widen(gates_t[2 * H]), o = widen(gates_t[3 * H]);
-  if (dh) dh_t += widen(dh[unit]);  // (2.2)
-  if (dc) dc_t += widen(dc[unit]);  // (2.3)
-  const Wide tanh_c = tangent(widen(c[unit]));
+  Kept kept;
+  kept.i = widen(gates_t[0 * H]);
+  kept.f = widen(gates_t[1 * H]);
+  kept.g = widen(gates_t[2 * H]);
+  kept.o = widen(gates_t[3 * H]);
+  kept.tanh_c = tangent(widen(c[unit]));
+  kept.c_before = widen(c_before);
+  kept.dh = dh ? widen(dh[unit]) : Wide(0);
+  kept.dc = dc ? widen(dc[unit]) : Wide(0);
+  return kept;
+}
+
+// Unit j of one row, (2.2) to (2.9), from the dh_t and dc_t of (2.1). Returns dc_{t-1}.
+__device__ __forceinline__ Wide backward_unit(Wide dh_t, Wide dc_t, const Kept& kept, int row, int j, int H, Real* dz) {
+  const Wide i = kept.i, f = kept.f, g = kept.g, o = kept.o, tanh_c = kept.tanh_c;
+  dh_t += kept.dh;                                  // (2.2)
+  dc_t += kept.dc;                                  // (2.3)
   const Wide da_o = dh_t * tanh_c * o * (1 - o);    // (2.4)
   dc_t += dh_t * o * (1 - tanh_c * tanh_c);         // (2.5)
   const Wide da_i = dc_t * g * i * (1 - i);         // (2.6)
-  const Wide da_f = dc_t * c_before * f * (1 - f);  // (2.7)
+  const Wide da_f = dc_t * kept.c_before * f * (1 - f);  // (2.7)
   const Wide da_g = dc_t * i * (1 - g * g);         // (2.8)
   Real* dz_t = dz + at(row, 4 * H) + j;
   dz_t[0 * H] = narrow(da_i);
@@ -106,8 +123,9 @@ lstm_step_backward(const Real* gates, const Real* c, const Real* c0, const Real*
   const long long e = (long long)blockIdx.x * blockDim.x + threadIdx.x;
   if (e >= (long long)n * H) return;
   const int sequence = e / H, j = e % H;
-  const Wide c_before = widen(before < 0 ? c0[e] : c[at(before, H) + e]);
-  dc_t[e] = backward_unit(widen(dh_t[e]), dc_t[e], c_before, start + sequence, j, H, gates, c, dh, dc, dz);
+  const Real c_before = before < 0 ? c0[e] : c[at(before, H) + e];
+  const Kept kept = kept_of(start + sequence, j, H, gates, c, c_before, dh, dc);
+  dc_t[e] = backward_unit(widen(dh_t[e]), dc_t[e], kept, start + sequence, j, H, dz);
 }
 
 // All steps forward.
@@ -144,6 +162,8 @@ lstm_persistent_forward(const Real* z, const Real* w_hh, const Real* h0, Wide* c
         a_g = widen(z_t[2 * H]);
         a_o = widen(z_t[3 * H]);
         c_before = c_t[at(sequence, H) + j];
+        if (sequence < going_on)
+          for (int gate = 0; gate < 4; ++gate) prefetch(z_t + at(n, 4 * H) + gate * H);  // of step t + 1
       }
       w.multiply(h_before + at(tile, H), min(w.rows(), n - tile));  // (1.1)
       if (mine) {
@@ -190,11 +210,25 @@ lstm_persistent_backward(const Real* gates, const Real* c, const Real* c0, const
       const int sequence = tile + r, row = start + sequence;
       const bool mine = r < w.rows() && sequence < n && j < H;
       const size_t unit = at(sequence, H) + j;
+      Kept kept = {};
+      Wide dh_t = 0, dc_after = 0;
+      if (mine && t >= 0) {  // on their way during the product
+        kept = kept_of(row, j, H, gates, c, c_before[unit], dh, dc);
+        dc_after = dc_t[unit];
+        if (sequence >= begun && dh_n) dh_t = widen(dh_n[unit]);  // (2.1)
+        if (t > 0) {                                              // of step t - 1
+          const int earlier = first[t - 1] + sequence;
+          for (int gate = 0; gate < 4; ++gate) prefetch(gates + at(earlier, 4 * H) + gate * H + j);
+          if (t > 1) prefetch(c + at(first[t - 2] + sequence, H) + j);
+          if (dh) prefetch(dh + at(earlier, H) + j);
+          if (dc) prefetch(dc + at(earlier, H) + j);
+        }
+      }
       if (tile < begun) w.multiply(dz + at(after + tile, 4 * H), min(w.rows(), begun - tile));  // (2.10)
       if (!mine) continue;
-      const Wide dh_t = sequence < begun ? w.sum(r, u) : dh_n ? widen(dh_n[unit]) : Wide(0);  // (2.1)
+      if (sequence < begun) dh_t = w.sum(r, u);
       if (t >= 0)
-        dc_t[unit] = backward_unit(dh_t, dc_t[unit], widen(c_before[unit]), row, j, H, gates, c, dh, dc, dz);
+        dc_t[unit] = backward_unit(dh_t, dc_after, kept, row, j, H, dz);
       else
         dh0[unit] = narrow(dh_t);  // (2.12)
     }

@@ -92,6 +92,7 @@ rnn_persistent_forward(const Real* z, const Real* w_hh, const Real* h0, const in
       const bool mine = r < w.rows() && sequence < n && j < H;
       const size_t unit = at(start + sequence, H) + j;
       const Wide z_t = mine ? widen(z[unit]) : Wide(0);         // on its way during the product
+      if (mine && sequence < going_on) prefetch(z + unit + at(n, H));  // of step t + 1
       w.multiply(h_before + at(tile, H), min(w.rows(), n - tile));  // (1.1)
       if (!mine) continue;
       const Real h_t = narrow(phi(z_t + w.sum(r, u), relu));  // (1.2)
@@ -128,15 +129,24 @@ rnn_persistent_backward(const Real* h, const Real* w_hh, const Real* dh, const R
     for (int tile = w.rows() * blockIdx.y; tile < n; tile += w.rows() * gridDim.y) {
       const int sequence = tile + r;
       const size_t e = at(sequence, H) + j, unit = at(start, H) + e;
-      if (tile < begun) w.multiply(dz + at(after + tile, H), min(w.rows(), begun - tile));  // (2.4)
-      if (r >= w.rows() || sequence >= n || j >= H) continue;
-      Wide dh_t = sequence < begun ? w.sum(r, u) : dh_n ? widen(dh_n[e]) : Wide(0);  // (2.1)
-      if (t >= 0) {
-        if (dh) dh_t += widen(dh[unit]);  // (2.2)
-        dz[unit] = narrow(through_phi(dh_t, widen(h[unit]), relu));
-      } else {
-        dh0[e] = narrow(dh_t);  // (2.6)
+      const bool mine = r < w.rows() && sequence < n && j < H;
+      Wide dh_t = 0, from_loss = 0, h_t = 0;
+      if (mine && t >= 0) {  // on their way during the product
+        h_t = widen(h[unit]);
+        if (dh) from_loss = widen(dh[unit]);
+        if (sequence >= begun && dh_n) dh_t = widen(dh_n[e]);  // (2.1)
+        if (t > 0) {                                           // of step t - 1
+          prefetch(h + at(first[t - 1], H) + e);
+          if (dh) prefetch(dh + at(first[t - 1], H) + e);
+        }
       }
+      if (tile < begun) w.multiply(dz + at(after + tile, H), min(w.rows(), begun - tile));  // (2.4)
+      if (!mine) continue;
+      if (sequence < begun) dh_t = w.sum(r, u);
+      if (t >= 0)
+        dz[unit] = narrow(through_phi(dh_t + from_loss, h_t, relu));  // (2.2), (2.3)
+      else
+        dh0[e] = narrow(dh_t);  // (2.6)
     }
     if (t >= 0 && gridDim.x > 1) cooperative_groups::this_grid().sync();  // dz_t is there for all
   }
