@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from minirnn.device import Array, to_device
+from minirnn.device import Array, array_module, on_host, to_device
 from minirnn.random import Rng, generator
 
 
@@ -125,10 +125,17 @@ def _largest(scores: Array, k: int) -> Array:
 
 
 def _asked(model: Stepper, tokens: Array, state: Any) -> tuple[Array, Array | None, Any]:
-    """One step of the model: log-probabilities (B, V) and attention (B, T_source), if any, both on the host, and the state."""
+    """One step of the model: log-probabilities (B, V) and attention (B, T_source), if any, both on the host, and the state.
+
+    From a device they come in one transfer: the only time in a step that the host waits.
+    """
     log_probs, state = model.step(tokens, state)
     attention = getattr(state, "attention", None)
-    return to_device(log_probs, "cpu"), None if attention is None else to_device(attention, "cpu"), state
+    if attention is None or on_host(log_probs):
+        return to_device(log_probs, "cpu"), attention, state
+    V = log_probs.shape[1]
+    both = to_device(array_module(log_probs).concatenate([log_probs, attention.astype(log_probs.dtype, copy=False)], axis=1), "cpu")
+    return both[:, :V], both[:, V:], state
 
 
 def _usable(log_probs: Array, owner: Array, length: int) -> Array:

@@ -273,6 +273,26 @@ def test_its_users_get_what_they_get_on_the_cpu(name: str) -> None:
     agree(there, here, bound("float64"))
 
 
+@pytest.mark.parametrize("options", [{}, {"beam": 3}])
+def test_decoding_waits_once_a_step(options: dict[str, Any]) -> None:
+    stand_in = importlib.import_module("minirnn.kernels.emulator.stand_in")
+    model = seq2seq().to("emulated")
+    steps, step = [], model.step
+
+    def counted(*arguments: Any) -> Any:
+        with stand_in.counting() as counts:
+            result = step(*arguments)
+        steps.append(counts.synchronisations)
+        return result
+
+    model.step = counted  # type: ignore[method-assign]
+    with stand_in.counting() as counts:
+        model.translate(SENTENCES, **options)
+    assert len(steps) > 3
+    assert not any(steps)
+    assert counts.synchronisations == len(steps), counts.places
+
+
 def test_em_without_digits_goes_on_by_square_roots() -> None:
     """A likelihood that is NaN is how the device says that a covariance is not positive definite."""
     x = np.repeat(np.random.default_rng(0).standard_normal((1, 6, 1)), 2, axis=2)  # both columns alike, seen almost without noise
