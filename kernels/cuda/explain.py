@@ -10,7 +10,7 @@ from typing import Any
 
 from minirnn.kernels.cuda import predict
 from minirnn.kernels.cuda.devices import BARRIER, KIB, LAUNCH, MIB, PUBLISHED, Device, here
-from minirnn.kernels.cuda.plan import MOST_TILES, Plan, forced, plan
+from minirnn.kernels.cuda.plan import MOST_TILES, WARPS, Plan, forced, plan
 from minirnn.kernels.cuda.predict import DIRECTIONS, Blocks, Layer, Range, Step
 
 WIDTH = 140
@@ -104,11 +104,9 @@ def _direction(layer: Layer, direction: str, chip: Device, kernel: str) -> Itera
         tiles = f"{_tiles(blocks, layer.N)} of {blocks.rows} sequences"
         yield f"{'':<10}a block owns {blocks.units} hidden units and takes {tiles} a step, on {unit}"
         yield f"{'':<10}not step by step: {found.why}"
-        yield (
-            f"on chip   {found.shared / KIB:.0f} of {chip.shared_per_block / KIB:.0f} KiB of shared memory: its slice of w_hh, "
-            f"{slice_ / KIB:.0f} KiB, and rows and sums on their way; in registers, {blocks.rows} x "
-            f"{blocks.units * (step.gates if direction == 'forward' else 1)} sums"
-        )
+        shared = f"{found.shared / KIB:.0f} of {chip.shared_per_block / KIB:.0f} KiB of shared memory"
+        yield f"on chip   {shared}: its slice of w_hh, {slice_ / KIB:.0f} KiB, and rows and sums on their way;"
+        yield f"{'':<10}{_bytes(_sums(found, step))} of {chip.registers * 4 // KIB} KiB of registers: the sums of a tile"
     moved = f"reads {_list(step.moved.read)} and writes {_list(step.moved.written)} per unit and row"
     yield f"one step  {_operations(step.operations)}; {moved}: {_bytes(step.memory)}"
     if blocks is not None:
@@ -119,6 +117,16 @@ def _direction(layer: Layer, direction: str, chip: Device, kernel: str) -> Itera
 def _tiles(blocks: Blocks, N: int) -> str:
     passes = blocks.passes(N)
     return "one tile" if passes == 1 else f"{passes} tiles"
+
+
+def _sums(found: Plan, step: Step) -> int:
+    """Bytes of the sums that a block keeps in registers. In slice.cuh each warp has its own of the whole tile, and on CUDA cores several
+    lanes share out k where there are fewer than 32 columns."""
+    columns = found.units * (step.gates if step.direction == "forward" else 1)
+    numbers = found.rows * columns
+    if len(found.block) == 1:
+        numbers *= WARPS * (1 if found.tensor_cores else {8: 4, 16: 2}.get(columns, 1))
+    return numbers * max(4, step.size)
 
 
 def _exchange(step: Step, blocks: Blocks) -> str:

@@ -129,6 +129,7 @@ def test_an_explanation_shows_the_plan_and_what_it_rests_on() -> None:
     assert f"{grid}, one launch for all 1024 steps, one grid barrier a step" in text
     slice_ = f"{blocks.units * 4 * 768 * 4 / 1024:.0f} KiB"
     assert f"on chip {found.shared / 1024:.0f} of 227 KiB of shared memory: its slice of w_hh, {slice_}" in text
+    assert f"{8 * found.rows * 4 * blocks.units * 4 / 1024:.3g} KiB of 256 KiB of registers: the sums of a tile" in text
     assert "75.5 MFLOP; reads z 4 and writes gates 4, c 1, h 1 per unit and row" in text
     least, most = (1e6 * seconds for seconds in persistent(Step("lstm", "forward", 16, 768, "float32"), blocks, H100))
     assert f"predicted {least:.3g} to {most:.3g} us a step, NOT MEASURED" in text
