@@ -19,6 +19,8 @@ needs_emulator = pytest.mark.skipif(missing("emulated") is not None, reason=f"th
 TINY = ["embedding=6", "encoder_hidden=4", "decoder_hidden=6", "dropout=0.1", "batch_size=32", "min_count=1"]
 TINY += ["optimizer=sgd", "lr=0.05", "schedule=constant", "warmup=0", "clip=1"]
 
+ROUNDING = 40 * 64 * 2.0**-23  # of some 40 operations, one after the other, on sums of some 64 numbers in float32
+
 
 @pytest.fixture(scope="module")
 def emulated(tmp_path_factory: pytest.TempPathFactory, phrases: Path) -> Path:
@@ -36,7 +38,7 @@ def emulated(tmp_path_factory: pytest.TempPathFactory, phrases: Path) -> Path:
 def test_what_is_trained_there_is_used_anywhere(call: Call, emulated: Path) -> None:
     assert json.loads((emulated / "config.json").read_text())["device"] == "emulated"
     here, there = (json.loads(call("evaluate", emulated, "--json", *where).out) for where in ((), ("--device", "emulated")))
-    assert there["loss"] == pytest.approx(here["loss"], rel=1e-5)  # a mean of some 30 logarithms, each of some hundred roundings
+    assert there["loss"] == pytest.approx(here["loss"], rel=ROUNDING)
     assert {name: there[name] for name in ("bleu", "chrf", "exact")} == {name: here[name] for name in ("bleu", "chrf", "exact")}
     for options in ((), ("--beam", 2)):
         here, there = (call("translate", emulated, "two and five", *options, *where) for where in ((), ("--device", "emulated")))
@@ -53,9 +55,47 @@ def test_a_run_is_resumed_on_another_device(call: Call, phrases: Path, emulated:
     assert call("train", "seq2seq", "--data", phrases, "--out", straight, "--epochs", 2, "--quiet", "--set", *TINY).code == 0
     parts, whole = (serialization.load(folder / "last.safetensors") for folder in (copy, straight))
     assert parts.keys() == whole.keys()
-    apart = 0.05 * (1 + 1.9 + 2.71 + 3.44) * 40 * 64 * 2.0**-23  # as in tests/training/test_device.py, after four updates
+    apart = 0.05 * (1 + 1.9 + 2.71 + 3.44) * ROUNDING  # as in tests/training/test_device.py, after four updates
     for name, array in whole.items():
-        np.testing.assert_allclose(parts[name], array, rtol=40 * 64 * 2.0**-23, atol=apart, err_msg=name)
+        np.testing.assert_allclose(parts[name], array, rtol=ROUNDING, atol=apart, err_msg=name)
+
+
+@needs_emulator
+def test_what_else_a_run_can_be_asked_for(call: Call, tmp_path: Path) -> None:
+    """The same words, numbers and pictures, wherever they are computed: what is drawn comes from the host."""
+    pytest.importorskip("matplotlib", reason="needs Matplotlib (pip install 'minirnn[demo]')")
+    there = ("--device", "emulated")
+    words = ["red", "green", "blue"]
+    (tmp_path / "texts.txt").write_text("\n".join(f"{a} {b} {c}" for a in words for b in words for c in words))
+    sizes = ["embedding=4", "encoder_hidden=4", "decoder_hidden=5", "latent=2", "batch_size=16", "min_count=1", "annealing_steps=1"]
+    vae = tmp_path / "vae"
+    made = call("train", "vae", "--data", tmp_path / "texts.txt", "--out", vae, "--epochs", 1, "--quiet", *there, "--set", *sizes)
+    assert made.code == 0, made.err
+    ssm = tmp_path / "ssm"
+    t = np.arange(40)
+    (tmp_path / "wave.csv").write_text("a\n" + "\n".join(map(str, np.sin(t / 3) + 0.1 * np.cos(5 * t))))
+    sizes = ["latent=2", "hidden=4", "encoder_hidden=4", "combiner=4", "emission_hidden=4", "crop=15"]
+    made = call("train", "ssm", "--data", tmp_path / "wave.csv", "--out", ssm, "--epochs", 1, "--quiet", *there, "--set", *sizes)
+    assert made.code == 0, made.err
+    for arguments in (
+        ["sample", vae, "-n", 4],
+        ["reconstruct", vae, "red green blue"],
+        ["interpolate", vae, "red green blue", "blue blue", "--steps", 3],
+        ["sample", ssm, "-n", 2, "--length", 4],
+    ):
+        here, found = call(*arguments), call(*arguments, *there)
+        assert (found.code, found.out) == (0, here.out), found.err
+    here, found = (json.loads(call("forecast", ssm, "--steps", 3, "--json", *where).out)["columns"] for where in ((), there))
+    for name, expected in here.items():
+        np.testing.assert_allclose(found[name], expected, rtol=ROUNDING, atol=ROUNDING, err_msg=name)
+
+
+@needs_emulator
+def test_a_demo_on_a_device(call: Call, tiny: object, tmp_path: Path) -> None:
+    shown = call("demo", "tiny", "--quiet", "--out", tmp_path / "run", "--device", "emulated")
+    assert shown.code == 0, shown.err
+    assert "Scores" in shown.out
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["device"] == "emulated"
 
 
 def test_a_device_that_there_is_not(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
