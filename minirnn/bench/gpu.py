@@ -23,6 +23,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from minirnn._version import __version__
@@ -43,34 +44,43 @@ TOOLS = ("memcheck", "racecheck", "synccheck")
 
 def run(arguments: argparse.Namespace) -> int:
     """What the command line asks for: 0, or 1 where a kernel is wrong."""
-    device, emulated = arguments.device, arguments.device == "emulated"
-    reason = missing(device)
+    reason = missing(arguments.device)
     if reason:
         raise MinirnnError(f"nothing to measure: {reason}")
+    emulated = arguments.device == "emulated"
     if arguments.sanitize and (emulated or shutil.which("compute-sanitizer") is None):
         raise MinirnnError("--sanitize needs a GPU and compute-sanitizer, which comes with the CUDA toolkit")
-    xp = module_of(device)
+    if arguments.out and not Path(arguments.out).resolve().parent.is_dir():  # better now than after an hour
+        raise MinirnnError(f"cannot write {arguments.out}: there is no such folder")
+    xp = module_of(arguments.device)
     report: dict[str, Any] = {"minirnn": __version__, "device": asdict(here(xp)), "versions": _versions(xp), "emulated": emulated}
-    say = _silent if arguments.json else print
-    say(f"{report['device']['name']}, {', '.join(f'{name} {version}' for name, version in report['versions'].items())}\n")
+    try:
+        right = _all(arguments, xp, report, _silent if arguments.json else print)
+    finally:  # what there is, also when it is interrupted
+        if arguments.out:
+            write_atomically(arguments.out, json.dumps(report, indent=1) + "\n")
+    if arguments.json:
+        print(json.dumps(report))
+    return 0 if right else WRONG
 
-    checked, wrong = _check(arguments, xp, say, TINY_AWKWARD if emulated else AWKWARD)
+
+def _all(arguments: argparse.Namespace, xp: Any, report: dict[str, Any], say: Any) -> bool:
+    """Checks, sanitizer and timings, into the report; whether everything is right."""
+    say(f"{report['device']['name']}, {', '.join(f'{name} {version}' for name, version in report['versions'].items())}\n")
+    checked, wrong = _check(arguments, xp, say, TINY_AWKWARD if report["emulated"] else AWKWARD)
     report["checks"] = [{**c._asdict(), "difference": _finite(c.difference), "right": c.right} for c in checked]
     if arguments.sanitize and not wrong:
         report["sanitizer"] = _sanitize(arguments, say)
-        wrong = any(code for code in report["sanitizer"].values())
-    if not wrong and not arguments.check:
-        report["results"] = []
-        try:
-            _measure(arguments, xp, say, report["results"])
-        except RuntimeError as error:
-            print(f"minirnn: {error}", file=sys.stderr)
-            wrong = True
-    if arguments.out:
-        write_atomically(arguments.out, json.dumps(report, indent=1) + "\n")
-    if arguments.json:
-        print(json.dumps(report))
-    return WRONG if wrong else 0
+        wrong = any(report["sanitizer"].values())
+    if wrong or arguments.check:
+        return not wrong
+    report["results"] = []
+    try:
+        _measure(arguments, xp, say, report["results"])
+    except RuntimeError as error:
+        print(f"minirnn: {error}", file=sys.stderr)
+        return False
+    return True
 
 
 def _check(arguments: argparse.Namespace, xp: Any, say: Any, shapes: Sequence[Any]) -> tuple[list[Checked], bool]:
@@ -144,7 +154,7 @@ def _off(t: Timing) -> str:
 
 def _sanitize(arguments: argparse.Namespace, say: Any) -> dict[str, int]:
     """The exit code of each tool, which runs the checks in a process of its own; not 0 where it finds something."""
-    chosen = ["--check", "--json", "--device", arguments.device]
+    chosen = ["--check", "--json"]
     for name, values in (("cell", arguments.cell), ("kernel", arguments.kernel), ("dtype", arguments.dtype)):
         chosen += [f"--{name}", *values] if values else []
     codes = {}

@@ -40,11 +40,26 @@ def test_without_a_gpu_it_says_so_and_exits_with_2(options: tuple[str, ...], cap
     assert err.count("\n") == 1
 
 
-def test_the_cpu_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as exit_:
-        main(["bench", "gpu", "--device", "cpu"])
-    assert exit_.value.code == 2
-    assert "minirnn bench lstm is for the CPU" in capsys.readouterr().err
+@EMULATED
+def test_a_file_that_cannot_be_written_is_noticed_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*QUICK, "--out", str(tmp_path / "no" / "gpu.json")]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "there is no such folder" in err
+
+
+@EMULATED
+@pytest.mark.usefixtures("_few_shapes")
+def test_an_interrupted_benchmark_keeps_what_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*given: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(gpu, "compare", interrupted)
+    written = tmp_path / "gpu.json"
+    assert main([*QUICK, "--out", str(written)]) == 130
+    report = json.loads(written.read_text())
+    assert len(report["checks"]) == 2
+    assert report["results"] == []
 
 
 @EMULATED
