@@ -65,6 +65,9 @@ class Signals {
 
 // What a thread does
 
+// A thread has got further: to a barrier, through an exchange, or to its end.
+static void progress() { launch->sleeps = launch->accesses = 0; }
+
 static void thread_main() {
   begin_fiber(scheduler);
   acquire(&launch->begin_order);
@@ -73,7 +76,7 @@ static void thread_main() {
   record(*current, State::done, 0);
   --current->block->alive;
   --launch->alive;
-  launch->idle = 0;
+  progress();
   release(&launch->end_order);
   give_way(true);
   abort();
@@ -91,7 +94,7 @@ uint32_t running_lanes() {
 static void wait(State what, Place place, void* order) {
   current->state = what;
   current->place = place;
-  launch->idle = 0;
+  progress();
   record(*current, what, place.line);
   release(order);
   give_way();
@@ -150,7 +153,7 @@ uint32_t exchange(uint32_t mask, uint64_t value, uint64_t (&values)[32], Place p
       receiver->took_part = here;
       receiver->state = State::ready;
     }
-    launch->idle = 0;
+    progress();
   }
   if (!complete || launch->drawn()) give_way();
   acquire(me.ordered_by);
@@ -159,19 +162,21 @@ uint32_t exchange(uint32_t mask, uint64_t value, uint64_t (&values)[32], Place p
   return me.took_part;
 }
 
+// Other threads run now, those of other blocks too.
 static void rest() {
   current->slept = true;
-  ++launch->idle;
   give_way();
 }
 
 void sleep() {
-  if (launch->idle > 20'000 + 200ull * launch->threads)
+  if (++launch->sleeps > 5'000'000 + 1'000ull * launch->threads)
     fail("a livelock: threads sleep and wake, and wait for what no other thread will do");
   rest();
 }
 
 void maybe_yield() {
+  if (++launch->accesses > 1ull << 28)
+    fail("a livelock: threads read or change the same memory again and again, and no thread gets further");
   if (launch->drawn() ? draw() % 2 : draw() % 64 == 0) rest();
 }
 

@@ -82,7 +82,7 @@ struct Launch {
   std::vector<Block*> live;
   std::vector<Fiber> ended;  // for the thread sanitizer
   unsigned threads = 0, alive = 0, barriers = 0;
-  uint64_t idle = 0;  // how often in a row a thread gave way and nothing happened
+  uint64_t sleeps = 0, accesses = 0;  // since a thread last got further: __nanosleep(), and atomics, fences and loads with __ldcg()
   char begin_order, grid_order[2], end_order;
   bool failed = false;
   char message[1024] = "";

@@ -89,6 +89,13 @@ extern "C" __global__ void handmade_barrier(int* arrived, int* seen) {  // the l
   seen[blockIdx.x] = *arrived;
 }
 
+extern "C" __global__ void one_works(int* arrived, int* total, int steps) {
+  if (blockIdx.x == 0)
+    for (int i = 0, one = 1; i < steps; ++i) *total += __ldcg(&one);
+  atomicAdd(arrived, 1);
+  while (__ldcg(arrived) < gridDim.x) __nanosleep(20);
+}
+
 extern "C" __global__ void votes(int* out) {
   const int odd = threadIdx.x % 2, all = __syncthreads_and(1), none = __syncthreads_or(0), count = __syncthreads_count(odd);
   out[threadIdx.x] = 100 * all + 10 * none + count;
@@ -251,3 +258,11 @@ def test_a_deadlock_names_the_lane_that_has_returned() -> None:
     """In ascending order the first half of the warp waits already when the other half returns."""
     with pytest.raises(EmulatorError, match=r"a deadlock: .* waits for its warp at kernel.cu:\d+, where lane 16 has returned"):
         run("half_a_warp_returns", 1, 32, np.zeros(32, np.int32), seed=0)
+
+
+@pytest.mark.parametrize("seed", SCHEDULES)
+def test_waiting_long_for_those_that_work_is_no_livelock(seed: int) -> None:
+    """One block reads 60,000 numbers with __ldcg, at which others may run, while all others sleep and look."""
+    arrived, total = np.zeros(1, np.int32), np.zeros(1, np.int32)
+    run("one_works", 64, 1, arrived, total, np.int32(60_000), seed=seed, cooperative=True)
+    assert total[0] == 60_000
