@@ -209,7 +209,8 @@ def test_a_thread_that_spins_lets_others_run() -> None:
 PROGRAM = """
 @cuda.jit
 def interpret(program, barriers, cells, out):
-    # program[p, thread] = 4 cell + (0 nothing, 1 read, 2 write, 3 atomic) in phase p; barriers[p] after it: 0 none, 1 warp, 2 block, 3 grid
+    # program[p, thread] = 4 cell + (0 nothing, 1 read, 2 write, 3 atomic) in phase p; barriers[p] after it:
+    # 0 none, 1 warp, 2 block, 3 grid, -1 a shuffle, at which threads wait for each other although it orders nothing
     i = cuda.grid(1)
     grid = cuda.cg.this_grid()
     for p in range(len(barriers)):
@@ -220,7 +221,9 @@ def interpret(program, barriers, cells, out):
             cells[cell] = i
         elif what == 3:
             cuda.atomic.add(cells, cell, 1)
-        if barriers[p] == 1:
+        if barriers[p] == -1:
+            cuda.shfl_sync(0xffffffff, i, 0)
+        elif barriers[p] == 1:
             cuda.syncwarp()
         elif barriers[p] == 2:
             cuda.syncthreads()
@@ -247,7 +250,7 @@ def races(program: Any, barriers: list[int]) -> bool:
 @settings(max_examples=60)
 @given(st.data())
 def test_a_race_is_found_exactly_where_there_is_one(data: st.DataObject) -> None:
-    barriers = data.draw(st.lists(st.integers(0, 3), min_size=1, max_size=3))
+    barriers = data.draw(st.lists(st.integers(-1, 3), min_size=1, max_size=3))
     program = np.zeros((len(barriers), 2 * BLOCK), np.int64)
     for _ in range(data.draw(st.integers(2, 4))):
         place = data.draw(st.integers(0, len(barriers) - 1)), data.draw(st.sampled_from(ACTIVE))
@@ -265,7 +268,7 @@ def test_a_race_is_found_exactly_where_there_is_one(data: st.DataObject) -> None
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_write_races_with_the_other_reader_when_the_writer_read_too(seed: int) -> None:
-    program, barriers = np.zeros((2, 2 * BLOCK), np.int64), np.zeros(2, np.int64)
+    program, barriers = np.zeros((2, 2 * BLOCK), np.int64), np.array([-1, 0])
     program[0, :2], program[1, 0] = 1, 2  # lanes 0 and 1 read, and lane 0 writes
     with schedule(seed), pytest.raises(RaceError):
         kernel(PROGRAM, "interpret")[2, BLOCK](program, barriers, np.zeros(1, np.int64), np.zeros(2 * BLOCK, np.int64))
