@@ -98,7 +98,7 @@ static Thread* current;
 static Fiber scheduler;  // where the process came from
 
 // Fibers whose thread has returned, for other threads. To the thread sanitizer a fiber is one thread of a launch, or what one thread did
-// on it would come before what the next does; but making one takes half a millisecond, so the next launch may have it.
+// on it would come before what the next does; but making one is slow, so the next launch may have it.
 static std::vector<Fiber> free_fibers;
 constexpr size_t MOST_FREE = 2048;
 
