@@ -5,7 +5,7 @@
         module.lstm_step_forward[blocks, threads](...)      NumPy arrays, or those of the stand-in for CuPy
 
 Each CUDA thread is a greenlet: an ordinary Python call that can be left at a barrier and taken up again. One thread runs at a time, up to
-the next barrier; which one is drawn. A debugger, `print` and a traceback work in a kernel as in any function.
+the next barrier; the seed decides which one. A debugger, `print` and a traceback work in a kernel as in any function.
 
     numba_engine.py     threads, blocks, barriers, launches
     numba_memory.py     what a kernel sees of memory, and what is checked there
@@ -36,10 +36,12 @@ from minirnn.kernels.emulator.numba_memory import SOURCES, Array, Team, array, h
 from minirnn.kernels.emulator.numba_source import Loader
 from minirnn.kernels.emulator.translate import EmulatorError
 
+__all__ = ["BarrierError", "LaunchError", "current_device", "load", "missing", "on", "schedule"]
+
 SOURCES.add(__file__)
 WARP = 32
+BLOCKS = 16  # of a multiprocessor: the fewest that any device from sm_75 on holds
 DEFAULT_SHARED = 48 * KIB  # bytes of dynamic shared memory that a kernel may have without asking for more
-__all__ = ["BarrierError", "LaunchError", "current_device", "load", "missing", "on", "schedule"]
 PATIENCE = 10_000  # rounds in which threads do nothing but spin, after which nobody will free them
 AT_ONCE = 4  # blocks of a kernel without a grid barrier that run side by side
 Place = Any  # a code object and an instruction
@@ -50,7 +52,7 @@ class BarrierError(EmulatorError):
     """A barrier that some threads of the group do not reach, or reach elsewhere; or threads that wait for each other for ever."""
 
 
-class LaunchError(ValueError):
+class LaunchError(EmulatorError, ValueError):
     """A launch that the device would refuse."""
 
 
@@ -141,7 +143,7 @@ class Block:
 
     def __init__(self, launch: Launch, index: Index):
         self.launch, self.index = launch, index
-        self.dynamic = np.full(launch.shared, 0xFF, np.uint8)  # a NaN in every precision
+        self.dynamic: np.ndarray[Any, Any]  # shared memory that the launch asked for
         self.shared: list[tuple[Place, Any]] = []  # the static arrays, in the order in which every thread declares them
         self.barriers = 0
         self.threads: list[Thread] = []
@@ -152,6 +154,7 @@ class Block:
         from greenlet import greenlet
 
         launch, block = self.launch, self.launch.block
+        self.dynamic = launch.keep(np.full(launch.shared, 0xFF, np.uint8))  # NaN in every precision
         for number in range(prod((block.x, block.y, block.z))):
             index = Index(number % block.x, number // block.x % block.y, number // (block.x * block.y))
             self.threads.append(Thread(self, number, index, greenlet(launch.thread_body)))
@@ -266,12 +269,16 @@ class Launch:
         self.name = function.__name__
         self.barriers = 0  # of the whole grid
         self.cooperative = False  # known at the first this_grid()
-        self.private: list[Any] = []  # local arrays, kept so that no address is used twice
+        self.memory: list[Any] = []  # what blocks and threads have had, kept so that no address is used twice
         self.device = current_device()
         self.arguments = [_seen(argument, name) for argument, name in zip(arguments, _names(function), strict=True)]
         self.check_geometry(allowed)
         sizes = (grid.x, grid.y, grid.z), (block.x, block.y, block.z)
         counts.launched(counts.Launch(self.name, *sizes, shared, "this_grid" in function.__code__.co_names))
+
+    def keep(self, memory: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        self.memory.append(memory)
+        return memory
 
     def thread_body(self) -> None:
         self.function(*self.arguments)
@@ -365,7 +372,7 @@ def blocks_at_once(device: Device, block: Index, shared: int) -> int:
     threads = ceil(block.x * block.y * block.z / WARP) * WARP
     by_threads = device.threads_per_multiprocessor // threads
     by_shared = device.shared_per_multiprocessor // (shared + KIB)
-    return device.multiprocessors * min(by_threads, by_shared, 16)
+    return device.multiprocessors * min(by_threads, by_shared, BLOCKS)
 
 
 def _names(function: Callable[..., None]) -> tuple[str, ...]:

@@ -31,17 +31,8 @@ from minirnn.kernels.emulator.translate import EmulatorError
 
 SOURCES.add(__file__)
 ALL_LANES = 0xFFFFFFFF
-OPTIONS = {
-    "device",
-    "inline",
-    "fastmath",
-    "max_registers",
-    "lineinfo",
-    "opt",
-    "cache",
-    "launch_bounds",
-    "shared_memory_carveout",
-}  # of cuda.jit
+# Parameters of cuda.jit: what they change about the compiled code, no emulation shows
+OPTIONS = frozenset("inline fastmath max_registers lineinfo opt cache launch_bounds shared_memory_carveout".split())
 
 
 class DeviceArray:
@@ -62,7 +53,7 @@ class Kernel:
     def __getitem__(self, configuration: tuple[Any, ...]) -> Callable[..., None]:
         if not isinstance(configuration, tuple) or not 2 <= len(configuration) <= 4:
             raise LaunchError(f"{self.py_func.__name__}: launch with [grid, block], [grid, block, stream] or [grid, block, stream, shared]")
-        grid, block, _, shared = (*configuration, 0, 0)[:4] if len(configuration) < 4 else configuration
+        grid, block, _, shared = (*configuration, 0, 0)[:4]
 
         def launch(*arguments: Any) -> None:
             expected = self.py_func.__code__.co_argcount
@@ -112,28 +103,24 @@ def _index(size: Any) -> Index:
     return Index(*(int(n) for n in (*sizes, 1, 1)[:3]))
 
 
-class Warp:
-    """Shuffles, votes and syncwarp: the lanes of the mask meet, at the same line."""
-
-    def meet(self, mask: int, value: Any) -> dict[int, Any]:
-        thread = now.thread
-        mask = int(mask) & ALL_LANES
-        if not mask >> thread.lane & 1:
-            raise BarrierError(f"{here()}: lane {thread.lane} calls a warp primitive whose mask {mask:#x} does not name it")
-        if mask == ALL_LANES:  # of a warp that is not full, the lanes that are there
-            size = len(thread.block.threads) - (thread.number - thread.lane)
-            mask &= (1 << min(WARP, size)) - 1
-        answer: dict[int, Any] = wait(mask, value)
-        return answer
-
-    def shuffle(self, mask: int, value: Any, lane: int) -> Any:
-        values = self.meet(mask, value)
-        if lane not in values:
-            raise BarrierError(f"{here()}: shuffle from lane {lane}, which does not take part")
-        return values[lane]
+def _meet(mask: int, value: Any) -> dict[int, Any]:
+    """Shuffles, votes and syncwarp: the lanes of the mask meet, at the same line. What they brought, by lane."""
+    thread = now.thread
+    mask = int(mask) & ALL_LANES
+    if not mask >> thread.lane & 1:
+        raise BarrierError(f"{here()}: lane {thread.lane} calls a warp primitive whose mask {mask:#x} does not name it")
+    if mask == ALL_LANES:  # of a warp that is not full, the lanes that are there
+        size = len(thread.block.threads) - (thread.number - thread.lane)
+        mask &= (1 << min(WARP, size)) - 1
+    answer: dict[int, Any] = wait(mask, value)
+    return answer
 
 
-_warp = Warp()
+def _shuffle(mask: int, value: Any, lane: int) -> Any:
+    values = _meet(mask, value)
+    if lane not in values:
+        raise BarrierError(f"{here()}: shuffle from lane {lane}, which does not take part")
+    return values[lane]
 
 
 class _Coordinates:
@@ -157,7 +144,7 @@ def _shared_array(shape: Any, dtype: Any) -> Array:
     at, where = thread.shared_arrays, place()
     thread.shared_arrays += 1
     if at == len(block.shared):
-        block.shared.append((where, array(uninitialised(shape, kind), "shared")))
+        block.shared.append((where, array(block.launch.keep(uninitialised(shape, kind)), "shared")))
         block.launch.check_static_shared(block)
     first, kept = block.shared[at]
     if line(first) != line(where):
@@ -166,16 +153,13 @@ def _shared_array(shape: Any, dtype: Any) -> Array:
 
 
 def _local_array(shape: Any, dtype: Any) -> Array:
-    memory = uninitialised(shape, np.dtype(dtype))
-    now.thread.block.launch.private.append(memory)
-    return array(memory, "local")
+    return array(now.thread.block.launch.keep(uninitialised(shape, np.dtype(dtype))), "local")
 
 
 def _constant_array(values: Any) -> Array:
     memory = np.array(values)
     memory.flags.writeable = False
-    now.thread.block.launch.private.append(memory)
-    return array(memory, "constant")
+    return array(now.thread.block.launch.keep(memory), "constant")
 
 
 def _atomic(function: Callable[..., int]) -> Callable[..., int]:
@@ -292,7 +276,7 @@ def _syncthreads() -> None:
 
 
 def _syncwarp(mask: int = ALL_LANES) -> None:
-    _warp.meet(mask, SYNC)
+    _meet(mask, SYNC)
 
 
 def _nanosleep(nanoseconds: int) -> None:
@@ -321,13 +305,13 @@ _cuda.__dict__.update(
     syncthreads_and=lambda value: int(all(wait("block", value).values())),
     syncthreads_or=lambda value: int(any(wait("block", value).values())),
     syncwarp=_syncwarp,
-    shfl_sync=lambda mask, value, lane: _warp.shuffle(mask, value, lane % WARP),
-    shfl_xor_sync=lambda mask, value, other: _warp.shuffle(mask, value, now.thread.lane ^ other),
-    shfl_up_sync=lambda mask, value, by: _warp.shuffle(mask, value, now.thread.lane - by * (now.thread.lane >= by)),
-    shfl_down_sync=lambda mask, value, by: _warp.shuffle(mask, value, now.thread.lane + by * (now.thread.lane + by < WARP)),
-    ballot_sync=lambda mask, value: sum(1 << lane for lane, voted in _warp.meet(mask, value).items() if voted),
-    all_sync=lambda mask, value: all(_warp.meet(mask, value).values()),
-    any_sync=lambda mask, value: any(_warp.meet(mask, value).values()),
+    shfl_sync=lambda mask, value, lane: _shuffle(mask, value, lane % WARP),
+    shfl_xor_sync=lambda mask, value, other: _shuffle(mask, value, now.thread.lane ^ other),
+    shfl_up_sync=lambda mask, value, by: _shuffle(mask, value, now.thread.lane - by * (now.thread.lane >= by)),
+    shfl_down_sync=lambda mask, value, by: _shuffle(mask, value, now.thread.lane + by * (now.thread.lane + by < WARP)),
+    ballot_sync=lambda mask, value: sum(1 << lane for lane, voted in _meet(mask, value).items() if voted),
+    all_sync=lambda mask, value: all(_meet(mask, value).values()),
+    any_sync=lambda mask, value: any(_meet(mask, value).values()),
     nanosleep=_nanosleep,
     threadfence=lambda: None,
     atomic=SimpleNamespace(

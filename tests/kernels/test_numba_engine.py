@@ -131,6 +131,12 @@ def test_dynamic_shared_memory_is_one_piece_that_slices_divide() -> None:
         np.testing.assert_array_equal(y, np.stack([np.arange(5), -np.arange(5)], axis=1))
 
 
+def test_shared_memory_of_a_block_that_ended_is_not_that_of_the_next() -> None:
+    x, y = numbers(64 * 64), np.zeros(64 * 64, np.float32)
+    kernel(REVERSE, "reverse")[64, 64](x, y)
+    np.testing.assert_array_equal(y, x.reshape(64, 64)[:, ::-1].ravel())
+
+
 def test_local_arrays_constants_atomics_and_three_axes() -> None:
     source = """
     TABLE = (3, 1, 2)
