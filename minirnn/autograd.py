@@ -15,7 +15,7 @@ from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
-from minirnn.device import Array, array_module, device_of
+from minirnn.device import Array, array_module, device_of, is_floating
 from minirnn.diagnostics import watched
 from minirnn.tensor import Hook, Tensor
 
@@ -102,7 +102,7 @@ class Function:
         return self._on_tape(arrays)
 
     def _on_tape(self, arrays: Sequence[Array]) -> tuple[Tensor, ...]:
-        return tuple(Tensor(a, True, self, k) if a.dtype.kind in "fc" else Tensor(a) for k, a in enumerate(arrays))
+        return tuple(Tensor(a, True, self, k) if is_floating(a.dtype) else Tensor(a) for k, a in enumerate(arrays))
 
     @property
     def outputs(self) -> tuple[Tensor, ...]:

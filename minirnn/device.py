@@ -162,6 +162,11 @@ def beside(array: Array, like: Array) -> Array:
     return _moved[key]
 
 
+def is_floating(dtype: np.dtype[Any]) -> bool:
+    """Whether numbers of this dtype have gradients: the floating and complex ones, bfloat16 among them, which NumPy counts as no number."""
+    return dtype.kind in "fc" or (dtype.kind == "V" and dtype.name == "bfloat16")
+
+
 def on_host(array: Array) -> bool:
     """Whether looking at the numbers costs nothing: a NumPy array."""
     return isinstance(array, (np.ndarray, np.generic))

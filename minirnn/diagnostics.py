@@ -11,7 +11,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from weakref import WeakKeyDictionary
 
-from minirnn.device import Array, array_module, device_of, synchronize, to_device
+from minirnn.device import Array, array_module, device_of, is_floating, synchronize, to_device
 
 if TYPE_CHECKING:
     from minirnn.autograd import Function
@@ -103,7 +103,7 @@ class _AnomalyDetector(Monitor):
 
 
 def _is_finite(array: Array) -> bool:
-    return array.dtype.kind not in "fc" or bool(array_module(array).isfinite(array).all())
+    return not is_floating(array.dtype) or bool(array_module(array).isfinite(array).all())
 
 
 def _describe(operands: Sequence[Tensor]) -> str:

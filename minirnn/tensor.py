@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -10,7 +11,7 @@ from weakref import ref
 
 import numpy as np
 
-from minirnn.device import NAMES, Array, beside, device_of, here, is_array, is_device_name, to_device
+from minirnn.device import NAMES, Array, beside, device_of, here, is_array, is_device_name, is_floating, to_device
 
 if TYPE_CHECKING:
     from minirnn.autograd import Function
@@ -53,7 +54,7 @@ class Tensor:
         if isinstance(data, Tensor):
             raise TypeError("Tensor(tensor): it is one already; use .detach() or .clone()")
         self.data = data if is_array(data) else np.asarray(data)
-        if requires_grad and self.data.dtype.kind not in "fc":
+        if requires_grad and not is_floating(self.data.dtype):
             raise TypeError(f"requires_grad needs a floating-point tensor, got {self.data.dtype}")
         self.grad: Tensor | None = None
         self.creator = creator
@@ -142,7 +143,10 @@ class Tensor:
         return self.data.item()  # type: ignore[no-any-return]
 
     def to(self, target: Any) -> Tensor:
-        """On another device ("cpu", "cuda", "cuda:0", "emulated") or in another floating dtype; gradients flow back."""
+        """On another device ("cpu", "cuda", "cuda:0", "emulated") or in another floating dtype; gradients flow back.
+
+        "bfloat16" is for devices: NumPy stores it, and computes what it meets beside a number in float32.
+        """
         if is_device_name(target):
             return ops.to_device(self, target)
         return ops.cast(self, _dtype(target))
@@ -210,11 +214,11 @@ class Tensor:
 def _dtype(target: Any) -> np.dtype[Any]:
     """The dtype that `.to(target)` means."""
     dtype: np.dtype[Any] | None = None
-    with suppress(TypeError):
-        dtype = np.dtype(target)
-    if dtype is None or dtype.kind not in "biufc":
-        kernels = "; only the kernels of minirnn.kernels take bfloat16" if "bfloat16" in str(target) else ""
-        raise TypeError(f"to: {target!r} is neither a device ({NAMES}) nor a dtype of numbers{kernels}")
+    with suppress(TypeError, ImportError):
+        dtype = np.dtype(importlib.import_module("ml_dtypes").bfloat16 if target == "bfloat16" else target)
+    if dtype is None or not (dtype.kind in "biu" or is_floating(dtype)):
+        package = "; bfloat16 needs the package ml_dtypes, pip install ml_dtypes" if target == "bfloat16" else ""
+        raise TypeError(f"to: {target!r} is neither a device ({NAMES}) nor a dtype of numbers{package}")
     return dtype
 
 

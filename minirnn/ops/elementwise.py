@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from minirnn.autograd import Function
-from minirnn.device import Array, array_module, beside, here, is_array, same_device, scalar
+from minirnn.device import Array, array_module, beside, here, is_array, is_floating, same_device, scalar
 from minirnn.device import to_device as moved
 from minirnn.kernels import registry
 from minirnn.ops.broadcast import sum_to
@@ -253,7 +253,7 @@ def pair(a: Any, b: Any) -> tuple[Tensor, Tensor]:
             b, a = pair(b, a)
         return a, b
     b = as_tensor(b, like=a)
-    return (a if a.dtype.kind in "fc" else cast(a, b.dtype)), b
+    return (a if is_floating(a.dtype) else cast(a, b.dtype)), b
 
 
 def _plain(x: Any) -> Any:
@@ -263,10 +263,10 @@ def _plain(x: Any) -> Any:
 def _common_dtype(dtype: np.dtype[Any], x: Any) -> np.dtype[Any]:
     """The dtype of a tensor of `dtype` with x, which is none: floats win over integers, these over booleans; a Python float is float32."""
     typed = hasattr(x, "dtype")
-    if dtype.kind in "fc":
-        return x.dtype if typed and x.dtype.kind in "fc" else dtype
+    if is_floating(dtype):
+        return x.dtype if typed and is_floating(x.dtype) else dtype
     own = np.dtype(x.dtype) if typed else np.asarray(x).dtype
-    if own.kind in "fc":
+    if is_floating(own):
         return np.dtype(np.float32) if not typed and own == np.float64 else own
     return dtype if not typed and dtype.kind in "iu" else np.result_type(dtype, own)
 
@@ -296,7 +296,7 @@ def pow(x: Tensor, exponent: Any) -> Tensor:
     if isinstance(exponent, Tensor):
         return exp(exponent * log(x))
     exponent = _plain(exponent)
-    x = x if x.dtype.kind in "fc" else cast(x, _common_dtype(x.dtype, exponent))
+    x = x if is_floating(x.dtype) else cast(x, _common_dtype(x.dtype, exponent))
     if exponent == 0:  # one everywhere, and its gradient zero everywhere: p x^(p-1) would be NaN at 0
         return where(array_module(x.data).zeros(x.shape, bool), x, 1)
     return x if exponent == 1 else Pow.apply(x, option=exponent)
@@ -350,7 +350,7 @@ def maximum(a: Any, b: Any) -> Tensor:
 def minimum(a: Any, b: Any) -> Tensor:
     """The smaller of a and b, element by element; where they are equal a gets the gradient."""
     a, b = pair(a, b)
-    if a.dtype.kind not in "fc":  # -x wraps around in unsigned integers
+    if not is_floating(a.dtype):  # -x wraps around in unsigned integers
         return where(a.data <= b.data, a, b)
     return -maximum(-a, -b)
 

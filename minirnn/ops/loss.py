@@ -72,7 +72,12 @@ def _weights(name: str, weights: Array | None, shape: tuple[int, ...], like: Ten
         raise ValueError(f"{name}: weights must have a shape that broadcasts to the losses {shape}, got {weights.shape}")
     xp = array_module(like.data)
     values = xp.broadcast_to(beside(weights, like.data).astype(like.dtype, copy=False), shape)
-    return Weights(values, float(_repeated(weights, shape, like).sum()) if on_host(weights) else Tensor(values.sum()))
+    return Weights(
+        values,
+        float(_repeated(weights, shape, like).sum(dtype=np.float64 if like.dtype.itemsize == 2 else None))
+        if on_host(weights)
+        else Tensor(values.sum()),
+    )
 
 
 def _repeated(weights: Array, shape: tuple[int, ...], like: Tensor) -> Array:

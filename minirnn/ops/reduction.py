@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from minirnn.autograd import Function, is_recording
-from minirnn.device import Array, array_module, beside
+from minirnn.device import Array, array_module, beside, scalar
 from minirnn.kernels import registry
 from minirnn.ops.broadcast import broadcast_to, fits
 from minirnn.ops.elementwise import where
@@ -64,7 +64,7 @@ class Softmax(Function):
     mask: Array | None
 
     def forward(self, x: Array) -> Array:
-        x = x if self.mask is None else self.xp.where(self.mask, x, -self.xp.inf)
+        x = x if self.mask is None else self.xp.where(self.mask, x, scalar(-math.inf, x.dtype, x))
         y = x - _finite_max(self.xp, x, self.axes)
         self.xp.exp(y, out=y)
         total = y.sum(self.axes, keepdims=True)

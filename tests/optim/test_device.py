@@ -211,6 +211,27 @@ def test_a_batch_moves_to_the_device_once() -> None:
             assert counts.to_device_bytes == tokens.nbytes + targets.nbytes, counts.places
 
 
+@pytest.mark.parametrize(("dtype", "bits"), [("float16", 11), ("bfloat16", 8)])
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_half_precision_trains(kind: Any, dtype: str, bits: int) -> None:
+    """The losses and norms are float32's, but for what some sixty operations in a row round: each by half a unit of 11 or 8 bits, sums of
+    products in float32. Rounding goes either way, so their effects add up as the square root of their number."""
+    if dtype == "bfloat16":
+        pytest.importorskip("ml_dtypes", reason="bfloat16 needs ml_dtypes")
+    seen: dict[str, list[float]] = {}
+    for each in ("float32", dtype):
+        with mr.device(DEVICE):
+            model = Tagger(kind).to(each)
+        optimizer = optim.SGD(model.named_parameters(), lr=0.5)
+        with counting() as counts:
+            results = [value for _ in range(3) for value in step(model, optimizer)]
+        assert not counts.synchronisations, counts.places
+        assert {str(p.dtype) for p in model.parameters()} == {each}
+        seen[each] = [float(value) for value in results]
+    np.testing.assert_allclose(seen[dtype], seen["float32"], rtol=math.sqrt(60) * 2.0**-bits)
+    assert seen[dtype][-2] < seen[dtype][0]
+
+
 def test_reading_the_loss_is_one_wait_and_is_found() -> None:
     """The count that the test above rests on finds what it is to find, and says where it is."""
     with mr.device(DEVICE):
