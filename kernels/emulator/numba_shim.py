@@ -5,7 +5,6 @@ A name that is not here raises an AttributeError: the engine would rather refuse
 
 from __future__ import annotations
 
-import ctypes
 import math as _math
 from collections.abc import Callable
 from sys import _getframe
@@ -32,7 +31,7 @@ from minirnn.kernels.emulator.translate import EmulatorError
 SOURCES.add(__file__)
 ALL_LANES = 0xFFFFFFFF
 # Parameters of cuda.jit: what they change about the compiled code, no emulation shows
-OPTIONS = frozenset("inline fastmath max_registers lineinfo opt cache launch_bounds shared_memory_carveout".split())
+OPTIONS = {"inline", "fastmath", "max_registers", "lineinfo", "opt", "cache", "launch_bounds", "shared_memory_carveout"}
 
 
 class DeviceArray:
@@ -156,8 +155,8 @@ def _local_array(shape: Any, dtype: Any) -> Array:
     return array(now.thread.block.launch.keep(uninitialised(shape, np.dtype(dtype))), "local")
 
 
-def _constant_array(values: Any) -> Array:
-    memory = np.array(values)
+def _constant_array(values: np.ndarray[Any, Any]) -> Array:
+    memory = values.copy()
     memory.flags.writeable = False
     return array(now.thread.block.launch.keep(memory), "constant")
 
@@ -217,22 +216,14 @@ def _store(target: Array, index: Any, value: Any) -> None:
 
 
 def _as_cuda_array(obj: Any, sync: bool = True) -> DeviceArray:
-    """Takes the arrays of the stand-in for CuPy, and what else has the CUDA array interface; not NumPy's, as Numba does not."""
-    if isinstance(obj, DeviceArray):
-        return obj
+    """Takes the arrays of the stand-in for CuPy, and not NumPy's, as Numba does not."""
     from minirnn.kernels.emulator import stand_in
 
-    if isinstance(obj, stand_in.ndarray):
-        return DeviceArray(obj._array)
-    interface = getattr(obj, "__cuda_array_interface__", None)
-    if interface is None:
+    if isinstance(obj, DeviceArray):
+        return obj
+    if not isinstance(obj, stand_in.ndarray):
         raise TypeError(f"as_cuda_array: {type(obj).__name__} has no CUDA array interface; a NumPy array must be moved to the device first")
-    shape, dtype, (pointer, read_only) = interface["shape"], np.dtype(interface["typestr"]), interface["data"]
-    nbytes = int(np.prod(shape)) * dtype.itemsize
-    memory = (ctypes.c_char * nbytes).from_address(pointer) if nbytes else b""
-    data: np.ndarray[Any, Any] = np.ndarray(shape, dtype, memory, strides=interface.get("strides"))
-    data.flags.writeable = not read_only and bool(nbytes)
-    return DeviceArray(data)
+    return DeviceArray(obj._array)
 
 
 def _ask_for_shared(attribute: str, value: int, kernel: Kernel, device: int) -> None:

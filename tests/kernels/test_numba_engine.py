@@ -23,6 +23,7 @@ pytestmark = pytest.mark.skipif(numba_engine.missing() is not None, reason=str(n
 SEEDS = range(8)
 HEAD = """
 import math
+import numpy as np
 from numba import cuda, float32, int32
 """
 
@@ -139,7 +140,7 @@ def test_shared_memory_of_a_block_that_ended_is_not_that_of_the_next() -> None:
 
 def test_local_arrays_constants_atomics_and_three_axes() -> None:
     source = """
-    TABLE = (3, 1, 2)
+    TABLE = np.array([3, 1, 2])
 
     @cuda.jit(device=True)
     def entry(i):
