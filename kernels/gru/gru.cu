@@ -16,6 +16,7 @@
 //   Step       forward reads h_{t-1} (n H numbers, by each of the H / units blocks) and per unit z 3, h_t 1, and writes gates 3, hn 1, h 1,
 //              h_t 1; backward reads da_{t+1} (3 n H, by each) and per unit gates 3, hn 1, h_{t-1} 1, dh 1, dh_t 1, and writes dz 3, da 3,
 //              dh_t 1. 6 n H^2 operations either way; one grid barrier, none where one block holds all units
+//   Ahead      what a step reads besides x is asked for one step early, so that it comes from L2, and read before the product
 //   Floor      the larger of 6 n H^2 operations at the device's rate, the slice read from shared memory, and x read from L2; plus a barrier
 
 #include <cooperative_groups.h>

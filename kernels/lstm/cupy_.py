@@ -62,7 +62,7 @@ def backward(tape: LSTMTape, w_hh: Array, dh: Array | None, dc: Array | None, dh
     if p.form == "persistent":
         dh0 = xp.empty((N, H), dtype)
         run = function(xp, UNIT, "lstm_persistent_backward", dtype, cooperative=True, shared=p.shared)
-        gradients = (NULL if gradient is None else gradient for gradient in (dh, dc, dh_n))
+        gradients = tuple(NULL if gradient is None else gradient for gradient in (dh, dc, dh_n))
         arguments = (tape.gates, tape.c, tape.c0, w_hh, *gradients, dc_t, first, dz, dh0, *map(np.int32, (T, H, p.units)))
         run(p.grid, p.block, arguments, shared_mem=p.shared)
     else:

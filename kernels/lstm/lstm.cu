@@ -16,6 +16,7 @@
 //   Step       forward reads h_{t-1} (n H numbers, by each of the H / units blocks) and per unit z 4, c_t 1, and writes gates 4, c 1,
 //              c_t 1, h 1; backward reads dz_{t+1} (4 n H, by each) and per unit gates 4, c 1, c_{t-1} 1, dc_t 1, dh 1 (and dc 1), and
 //              writes dz 4, dc_t 1. 8 n H^2 operations either way; one grid barrier, none where one block holds all units
+//   Ahead      what a step reads besides x is asked for one step early, so that it comes from L2, and read before the product
 //   Floor      the larger of 8 n H^2 operations at the device's rate, the slice read from shared memory, and x read from L2; plus a barrier
 
 #include <cooperative_groups.h>
@@ -48,8 +49,8 @@ struct Kept {
   Wide i, f, g, o, tanh_c, c_before, dh, dc;
 };
 
-__device__ __forceinline__ Kept kept_of(int row, int j, int H, const Real* gates, const Real* c, Real c_before, const Real* dh,
-                                        const Real* dc) {
+__device__ __forceinline__ Kept kept_of(int row, int j, int H, const Real* gates, const Real* c, Real c_before,  //
+                                        const Real* dh, const Real* dc) {
   const size_t unit = at(row, H) + j;
   const Real* gates_t = gates + at(row, 4 * H) + j;
   Kept kept;
@@ -67,13 +68,13 @@ __device__ __forceinline__ Kept kept_of(int row, int j, int H, const Real* gates
 // Unit j of one row, (2.2) to (2.9), from the dh_t and dc_t of (2.1). Returns dc_{t-1}.
 __device__ __forceinline__ Wide backward_unit(Wide dh_t, Wide dc_t, const Kept& kept, int row, int j, int H, Real* dz) {
   const Wide i = kept.i, f = kept.f, g = kept.g, o = kept.o, tanh_c = kept.tanh_c;
-  dh_t += kept.dh;                                  // (2.2)
-  dc_t += kept.dc;                                  // (2.3)
-  const Wide da_o = dh_t * tanh_c * o * (1 - o);    // (2.4)
-  dc_t += dh_t * o * (1 - tanh_c * tanh_c);         // (2.5)
-  const Wide da_i = dc_t * g * i * (1 - i);         // (2.6)
+  dh_t += kept.dh;                                       // (2.2)
+  dc_t += kept.dc;                                       // (2.3)
+  const Wide da_o = dh_t * tanh_c * o * (1 - o);         // (2.4)
+  dc_t += dh_t * o * (1 - tanh_c * tanh_c);              // (2.5)
+  const Wide da_i = dc_t * g * i * (1 - i);              // (2.6)
   const Wide da_f = dc_t * kept.c_before * f * (1 - f);  // (2.7)
-  const Wide da_g = dc_t * i * (1 - g * g);         // (2.8)
+  const Wide da_g = dc_t * i * (1 - g * g);              // (2.8)
   Real* dz_t = dz + at(row, 4 * H) + j;
   dz_t[0 * H] = narrow(da_i);
   dz_t[1 * H] = narrow(da_f);
@@ -193,8 +194,8 @@ lstm_persistent_forward(const Real* z, const Real* w_hh, const Real* h0, Wide* c
 // dh0      (N, H)     written
 // units    hidden units per block, 8 or 16; dynamic shared memory as minirnn.kernels.cuda.plan says
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
-lstm_persistent_backward(const Real* gates, const Real* c, const Real* c0, const Real* w_hh,                     //
-                         const Real* dh, const Real* dc, const Real* dh_n, Wide* dc_t, const int* first,         //
+lstm_persistent_backward(const Real* gates, const Real* c, const Real* c0, const Real* w_hh,              //
+                         const Real* dh, const Real* dc, const Real* dh_n, Wide* dc_t, const int* first,  //
                          Real* dz, Real* dh0, int T, int H, int units) {
   extern __shared__ __align__(16) unsigned char memory[];
   if ((int)gridDim.x * units < H) __trap();  // CuPy shrinks a grid that does not fit

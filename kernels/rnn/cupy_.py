@@ -57,7 +57,7 @@ def backward(tape: RNNTape, w_hh: Array, dh: Array | None, dh_n: Array | None) -
     if p.form == "persistent":
         dh0 = xp.empty((N, H), dtype)
         run = function(xp, UNIT, "rnn_persistent_backward", dtype, cooperative=True, shared=p.shared)
-        gradients = (NULL if gradient is None else gradient for gradient in (dh, dh_n))
+        gradients = tuple(NULL if gradient is None else gradient for gradient in (dh, dh_n))
         run(p.grid, p.block, (tape.h, w_hh, *gradients, first, dz, dh0, *map(np.int32, (T, H, relu, p.units))), shared_mem=p.shared)
     else:
         step = function(xp, UNIT, "rnn_step_backward", dtype)

@@ -14,6 +14,7 @@
 //   Step       forward reads h_{t-1} (n H numbers, by each of the H / units blocks) and per unit z 1, and writes h 1; backward reads
 //              dz_{t+1} (n H, by each) and per unit h 1, dh 1, and writes dz 1. 2 n H^2 operations either way; one grid barrier, none
 //              where one block holds all units
+//   Ahead      what a step reads besides x is asked for one step early, so that it comes from L2, and read before the product
 //   Floor      the larger of 2 n H^2 operations at the device's rate, the slice read from shared memory, and x read from L2; plus a barrier
 
 #include <cooperative_groups.h>
@@ -91,9 +92,9 @@ rnn_persistent_forward(const Real* z, const Real* w_hh, const Real* h0, const in
       const int sequence = tile + r;
       const bool mine = r < w.rows() && sequence < n && j < H;
       const size_t unit = at(start + sequence, H) + j;
-      const Wide z_t = mine ? widen(z[unit]) : Wide(0);         // on its way during the product
+      const Wide z_t = mine ? widen(z[unit]) : Wide(0);                // on its way during the product
       if (mine && sequence < going_on) prefetch(z + unit + at(n, H));  // of step t + 1
-      w.multiply(h_before + at(tile, H), min(w.rows(), n - tile));  // (1.1)
+      w.multiply(h_before + at(tile, H), min(w.rows(), n - tile));     // (1.1)
       if (!mine) continue;
       const Real h_t = narrow(phi(z_t + w.sum(r, u), relu));  // (1.2)
       h[unit] = h_t;
