@@ -88,7 +88,7 @@ def _checked(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
         for one, other in ((left, right), (right, left)):
             if one.__class__ is np.float32 and other.__class__ is not np.float32:
                 raise PromotionError(
-                    f"{here()}: a float32 meets {other!r}, a {_numba(other)}: Numba makes a float64 of both; write real({other})"
+                    f"{here()}: a float32 meets {other}, which is {_numba(other)}: Numba makes a float64 of both; write real({other})"
                 )
         result = function(left, right)
         return np.float64(result) if divides and result.__class__ is float else result
