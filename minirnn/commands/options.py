@@ -15,9 +15,12 @@ def add_run(parser: Parser) -> None:
     parser.add_argument("run", metavar="RUN", help="the folder of a run, as minirnn train makes it")
 
 
-def add_device(parser: Parser) -> None:
+def add_device(parser: Parser, default: str = "cpu") -> None:
     parser.add_argument(
-        "--device", metavar="NAME", type=device, help="where to compute: cpu, cuda, cuda:1 or emulated (default: cpu); results are the same"
+        "--device",
+        metavar="NAME",
+        type=device,
+        help=f"where to compute: cpu, cuda, cuda:1, or emulated, which runs the GPU's kernels on the CPU, slowly (default: {default})",
     )
 
 

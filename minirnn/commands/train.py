@@ -43,7 +43,7 @@ def add(commands: Commands) -> None:
     budget.add_argument("--minutes", metavar="M", type=positive, help="stop after so many minutes of training, validations included")
     budget.add_argument("--epochs", metavar="E", type=positive_integer, help="stop after so many passes over the data")
     parser.add_argument("--seed", metavar="S", type=seed, help="of weights, order and dropout: one seed, one result (default: 0)")
-    add_device(parser)
+    add_device(parser, "cpu, and for a resumed run where it was")
     parser.add_argument("--kernel", metavar="NAME", help="the recurrence's implementation (see minirnn doctor)")
     parser.add_argument("--resume", metavar="DIR", type=Path, help="go on with this run; minutes and epochs count from its beginning")
     parser.add_argument("--set", metavar="key=value", nargs="+", action="extend", default=[], help="change hyper-parameters, listed below")

@@ -83,7 +83,10 @@ class TrainingState:
 
 @dataclass(frozen=True)
 class Run:
-    """A run's folder and what its `config.json` says. `create` makes one, `open` reads one."""
+    """A run's folder and what its `config.json` says. `open` reads one.
+
+    `device` is where it was trained last. It binds nobody: weights and states are NumPy arrays on disk, and go to any device.
+    """
 
     folder: Path
     model: str
@@ -93,8 +96,6 @@ class Run:
     seed: int
     device: str = "cpu"
     kernel: str | None = None
-
-    # `device` is where it was trained last, and no more: weights and states are NumPy arrays on disk, and go to any device.
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str]) -> Run:
