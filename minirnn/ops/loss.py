@@ -72,16 +72,13 @@ def _weights(name: str, weights: Array | None, shape: tuple[int, ...], like: Ten
         raise ValueError(f"{name}: weights must have a shape that broadcasts to the losses {shape}, got {weights.shape}")
     xp = array_module(like.data)
     values = xp.broadcast_to(beside(weights, like.data).astype(like.dtype, copy=False), shape)
-    return Weights(
-        values,
-        float(_repeated(weights, shape, like).sum(dtype=np.float64 if like.dtype.itemsize == 2 else None))
-        if on_host(weights)
-        else Tensor(values.sum()),
-    )
+    return Weights(values, _total(weights, shape, like.dtype) if on_host(weights) else Tensor(values.sum()))
 
 
-def _repeated(weights: Array, shape: tuple[int, ...], like: Tensor) -> Array:
-    return np.broadcast_to(weights.astype(like.dtype, copy=False), shape)
+def _total(weights: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> float:
+    """The sum of weights repeated to `shape`, in float64 for 16-bit numbers: in theirs, bfloat16's would stop growing at 256."""
+    repeated = np.broadcast_to(weights.astype(dtype, copy=False), shape)
+    return float(repeated.sum(dtype=np.float64 if dtype.itemsize == 2 else None))
 
 
 def _reduce(name: str, losses: Tensor, reduction: Reduction, weights: Weights | None) -> Tensor:
