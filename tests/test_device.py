@@ -192,6 +192,42 @@ def test_asking_about_the_cpu_imports_no_cupy():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.fixture
+def _two_gpus(monkeypatch, _asked_anew) -> Iterator[None]:
+    """The emulator's stand-in under CuPy's own name, with two GPUs: the code for "cuda" runs."""
+    stand_in = importlib.import_module("minirnn.kernels.emulator.stand_in")
+    monkeypatch.setattr(importlib.import_module("minirnn.device"), "STAND_IN", "")
+    with stand_in.installed(), stand_in.device_properties(count=2):
+        yield
+
+
+@needs_emulator
+@pytest.mark.usefixtures("_two_gpus")
+def test_several_gpus():
+    first = tensor([1.0, 2.0]).to("cuda")
+    with mr.device("cuda:1") as second:
+        x = tensor([1.0, 2.0], requires_grad=True)
+        layer = nn.Linear(2, 3, rng=0)
+        assert {p.device for p in layer.parameters()} == {x.device} == {second} == {"cuda:1"}
+        (layer(x) * 2 + [1.0, 2.0, 3.0]).sum().backward()
+        assert x.grad.device == "cuda:1"
+        with mr.device("cuda:0"):
+            assert tensor(0.0).device == "cuda:0"
+        assert tensor(0.0).device == "cuda:1"
+    assert first.device == "cuda:0"
+    assert first.to("cuda:0") is first.to("cuda") is first
+    with pytest.raises(TypeError, match=r"operand 0 \(2,\) is float32 on cuda:0, operand 1 \(2,\) is float32 on cuda:1"):
+        _ = first + x
+    np.testing.assert_array_equal(first.to("cuda:1").to("cpu").numpy(), [1, 2])
+    assert first.to("cuda:1").device == "cuda:1"
+    ids = np.arange(2)
+    ids.flags.writeable = False
+    assert [device_of(beside(ids, t.data)) for t in (first, x)] == ["cuda:0", "cuda:1"]
+    synchronize("cuda:1")
+    with pytest.raises(RuntimeError, match=r'device "cuda:2" cannot be used here: there are 2 GPUs, numbered from 0'):
+        mr.device("cuda:2")
+
+
 # Distributions, decoding, and watching a run
 
 
