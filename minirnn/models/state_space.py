@@ -12,6 +12,9 @@ bound ln p(x_1..x_T) from below, elbo <= iwae. The KL is that of two Gaussians g
 over one draw of z_<t. Particles are resampled where the effective sample size 1 / sum_k W_k^2 is below K / 2; the estimate of the
 likelihood is unbiased. Through the choice of the survivors no gradient flows.
 
+Random numbers are drawn on the host, those of a batch at once, and move with it; series go in as NumPy arrays and come out as such. Only
+particles make the host wait for a device: which of them survive decides what is drawn next, so their weights are read once a step.
+
 N series, K samples of each side by side, T steps, S rows, Z numbers in z_t, D in x_t.
 """
 
@@ -251,8 +254,9 @@ class StateSpaceModel(Module):
             raise MinirnnError("impute: the model was made without missing=True")
         rng, frames = generator(rng), self._frames([series])
         clouds: list[Cloud] = []
-        seen = np.ones(frames.x.shape, bool) if frames.seen is None else to_device(frames.seen, "cpu")
-        filled = np.repeat(to_device(frames.x, "cpu")[None], count, 0)  # (count, T, D)
+        xp = array_module(frames.x)
+        seen = xp.ones(frames.x.shape, bool) if frames.seen is None else frames.seen
+        filled = xp.repeat(frames.x[None], count, 0)  # (count, T, D)
         with no_grad(), evaluating(self):
             self._particles(self._evidence(frames), samples or max(count, 100), rng, clouds.append)
             chosen = resample(clouds[-1].weights, rng, count=count)[0]
@@ -260,9 +264,9 @@ class StateSpaceModel(Module):
                 cloud = clouds[t]
                 past = None if cloud.past is None else _take(cloud.past, chosen)
                 drawn = self.emission.draw(self._features(_take(cloud.z, chosen), past), rng)
-                filled[:, t] = np.where(seen[t], filled[:, t], to_device(drawn, "cpu"))
+                filled[:, t] = xp.where(seen[t], filled[:, t], drawn)
                 chosen = chosen if cloud.ancestors is None else cloud.ancestors[chosen]
-        return filled
+        return to_device(filled, "cpu")
 
     @property
     def _inputs(self) -> int:
