@@ -19,6 +19,7 @@ Not modelled: time, caches, registers, and memory ordered by anything but barrie
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import random
 from collections.abc import Callable, Iterator, Mapping
@@ -323,6 +324,8 @@ class Launch:
         blocks: list[Block] = []  # that have started, and not ended
         ended = idle = 0
         before, now.records = now.records, {}
+        collects = gc.isenabled()
+        gc.disable()  # it would walk over all records again and again, and there is nothing to collect
         try:
             while waiting or blocks:
                 while waiting and (self.cooperative or len(blocks) < AT_ONCE):
@@ -341,6 +344,8 @@ class Launch:
                     raise self.deadlock(blocks)
         finally:
             now.records, now.thread = before, None
+            if collects:
+                gc.enable()
 
     def meet_in_grid(self, blocks: list[Block], ended: int) -> bool:
         alive = [thread for block in blocks for thread in block.alive()]
