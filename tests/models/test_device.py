@@ -1,10 +1,10 @@
-"""Every model on the emulated GPU: what it learns and what it gives its users are the CPU's, and a step waits for nothing.
+"""Every model on a GPU, emulated or real: what it learns and what it gives its users are the CPU's, and a step waits for nothing.
 
 Both devices do the same operations on numbers of the same dtype and differ in the order of sums alone. A gradient comes out of a chain of
 at most CHAIN operations that sum at most TERMS numbers: T <= 7 steps forward and as many back, through a few layers. Rounding in either
-order is at most TERMS eps of what is summed (Higham 2002, section 4.2), so of the gradient CHAIN TERMS eps; nothing here amplifies it, all
-activations being of slope 1 at most. The gradient is clipped to norm 1, and after 3 steps of SGD with momentum 0.9 what was added to it is
-multiplied by at most lr (1 + 1.9 + 2.71).
+order is at most TERMS eps of what is summed (Higham 2002, section 4.2), so of the gradient CHAIN TERMS eps. Little amplifies it:
+activations have a slope of 1 at most, and what normalisations and Gaussians divide by is of order 1. The gradient is clipped to norm 1, and
+3 steps of SGD with momentum 0.9 multiply what was added to it by at most lr (1 + 1.9 + 2.71).
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ from minirnn.models import (
 from minirnn.nn import Module
 from minirnn.tensor import Tensor
 
-pytestmark = pytest.mark.skipif(missing("emulated") is not None, reason=f"the emulated device: {missing('emulated')}")
+needs_emulator = pytest.mark.skipif(missing("emulated") is not None, reason=f"the emulated device: {missing('emulated')}")
+DEVICES = [pytest.param("emulated", marks=needs_emulator), pytest.param("cuda", marks=pytest.mark.gpu)]
 
 CHAIN, TERMS = 40, 32
 LR, STEPS = 0.1, 3
@@ -134,23 +135,26 @@ def bound(dtype: Any) -> float:
     return float(CHAIN * TERMS * np.finfo(dtype).eps)
 
 
+@pytest.mark.parametrize("where", DEVICES)
 @pytest.mark.parametrize(("name", "dtype"), [(name, "float32") for name in IN_SINGLE] + [(name, "float64") for name in CASES])
-def test_it_learns_what_it_learns_on_the_cpu(name: str, dtype: str) -> None:
+def test_it_learns_what_it_learns_on_the_cpu(name: str, dtype: str, where: str) -> None:
     make, batch, _ = CASES[name]
-    (here, learnt_here), (there, learnt_there) = (trained(make().to(dtype).to(device), batch) for device in ("cpu", "emulated"))
+    (here, learnt_here), (there, learnt_there) = (trained(make().to(dtype).to(device), batch) for device in ("cpu", where))
     np.testing.assert_allclose(there, here, rtol=bound(dtype))
     for key, expected in learnt_here.items():
         np.testing.assert_allclose(learnt_there[key], expected, rtol=bound(dtype), atol=GROWTH * bound(dtype), err_msg=key)
 
 
+@needs_emulator
 def test_the_comparison_sees_a_gradient_that_is_wrong_by_a_thousandth(monkeypatch: pytest.MonkeyPatch) -> None:
     embedding = importlib.import_module("minirnn.kernels.embedding.cupy_")
     right = embedding.backward
     monkeypatch.setattr(embedding, "backward", lambda *arguments: right(*arguments) * 1.001)
     with pytest.raises(AssertionError, match="Not equal to tolerance"):
-        test_it_learns_what_it_learns_on_the_cpu("seq2seq", "float64")
+        test_it_learns_what_it_learns_on_the_cpu("seq2seq", "float64", "emulated")
 
 
+@needs_emulator
 @pytest.mark.parametrize("name", CASES)
 def test_a_step_waits_for_nothing_and_moves_nothing_twice(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the start of the loss to the end of the update; then one transfer reads loss and norm."""
@@ -264,15 +268,17 @@ USES: dict[type[Any], Callable[[Any], Any]] = {
 }
 
 
+@pytest.mark.parametrize("where", DEVICES)
 @pytest.mark.parametrize("name", [name for name in CASES if "aggressive" not in name and "gaps" not in name])
-def test_its_users_get_what_they_get_on_the_cpu(name: str) -> None:
+def test_its_users_get_what_they_get_on_the_cpu(name: str, where: str) -> None:
     """And on the host. Computed in float64, in which no rounding decides between two words, or whether a particle survives."""
     make = CASES[name][0]
-    models = [make().to("float64").to(device).eval() for device in ("cpu", "emulated")]
+    models = [make().to("float64").to(device).eval() for device in ("cpu", where)]
     here, there = (USES[type(model)](model) for model in models)
     agree(there, here, bound("float64"))
 
 
+@needs_emulator
 @pytest.mark.parametrize("options", [{}, {"beam": 3}])
 def test_decoding_waits_once_a_step(options: dict[str, Any]) -> None:
     stand_in = importlib.import_module("minirnn.kernels.emulator.stand_in")
@@ -293,6 +299,7 @@ def test_decoding_waits_once_a_step(options: dict[str, Any]) -> None:
     assert counts.synchronisations == len(steps), counts.places
 
 
+@needs_emulator
 def test_em_without_digits_goes_on_by_square_roots() -> None:
     """A likelihood that is NaN is how the device says that a covariance is not positive definite."""
     x = np.repeat(np.random.default_rng(0).standard_normal((1, 6, 1)), 2, axis=2)  # both columns alike, seen almost without noise
@@ -304,6 +311,7 @@ def test_em_without_digits_goes_on_by_square_roots() -> None:
     np.testing.assert_array_equal(there.em(x, 2, learn={"Q"}), here.em(x, 2, learn={"Q"}))
 
 
+@needs_emulator
 def test_forms_of_the_cpu_alone_say_so() -> None:
     model = kalman().to("emulated")
     with pytest.raises(ValueError, match=r'form=parallel runs on the CPU alone, the model is on emulated; \.to\("cpu"\) moves it'):
