@@ -23,6 +23,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from numba import cuda
+from numba.cuda.core import config
 from numba.cuda.cudadrv.driver import binding, driver
 
 from minirnn.kernels.contract import Array
@@ -261,6 +262,16 @@ def seen_by_numba(xp: ModuleType, *arrays: Array) -> tuple[Any, ...]:
     return (stream, *(cuda.as_cuda_array(array, sync=False) for array in arrays))
 
 
+def launch(kernel: Any, grid: Any, block: Any, stream: Any, *arguments: Any, shared: int = 0) -> None:
+    """kernel[grid, block, stream, shared](*arguments), without the warning that a small grid leaves a GPU idle: recurrences are small."""
+    before, config.CUDA_LOW_OCCUPANCY_WARNINGS = config.CUDA_LOW_OCCUPANCY_WARNINGS, 0
+    try:
+        configured = kernel[grid, block, stream, shared]
+    finally:
+        config.CUDA_LOW_OCCUPANCY_WARNINGS = before
+    configured(*arguments)
+
+
 def launch_cooperatively(kernel: Any, plan: Geometry, stream: Any, *arguments: Any) -> None:
     """Launch a persistent kernel, after asking the driver for its shared memory and whether its blocks can really run all at once."""
     compiled = kernel.specialize(*arguments)
@@ -273,7 +284,7 @@ def launch_cooperatively(kernel: Any, plan: Geometry, stream: Any, *arguments: A
         raise RuntimeError(
             f"{kernel.py_func.__name__}: {plan.blocks * plan.groups} blocks must run at once, and the device holds {at_once}"
         )
-    compiled[plan.grid, plan.block, stream, plan.shared](*arguments)
+    launch(compiled, plan.grid, plan.block, stream, *arguments, shared=plan.shared)
 
 
 def rows_or_none(xp: ModuleType, gradient: Array | None, like: Array) -> Array:
@@ -288,7 +299,7 @@ def previous(xp: ModuleType, state: Array, state0: Array, first: Array) -> Array
     """
     before = xp.empty_like(state)  # (S, H)
     stream, *arrays = seen_by_numba(xp, state, state0, first, before)
-    gather_previous[(len(first) - 1, min(64, blocks_of(state0.size))), THREADS, stream](*arrays)
+    launch(gather_previous, (len(first) - 1, min(64, blocks_of(state0.size))), THREADS, stream, *arrays)
     return before
 
 
@@ -296,5 +307,5 @@ def sum_of_columns(xp: ModuleType, x: Array, columns: int) -> Array:
     """Sums over all rows of the last `columns` columns, in one order: x (S, width) -> (columns,)"""
     out = xp.empty(columns, x.dtype)
     stream, *arrays = seen_by_numba(xp, x, out)
-    column_sum[-(-columns // WARP), (WARP, SUMMANDS), stream](*arrays, x.shape[1] - columns)
+    launch(column_sum, -(-columns // WARP), (WARP, SUMMANDS), stream, *arrays, x.shape[1] - columns)
     return out

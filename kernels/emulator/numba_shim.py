@@ -326,6 +326,7 @@ _ATTRIBUTES = SimpleNamespace(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES="M
 MODULES: dict[str, Any] = {  # by name: what an import of it gives
     "math": _Math("math"),
     "numba": _module("numba", cuda=_cuda, **_TYPES),
+    "numba.cuda.core": _module("numba.cuda.core", config=SimpleNamespace(CUDA_LOW_OCCUPANCY_WARNINGS=1)),
     "numba.cuda.cudadrv.driver": _module(
         "numba.cuda.cudadrv.driver",
         driver=SimpleNamespace(cuKernelSetAttribute=_ask_for_shared),

@@ -37,6 +37,7 @@ from minirnn.kernels.cuda.arrays import module_of
 from minirnn.kernels.cuda.numba_rows import (
     THREADS,
     blocks_of,
+    launch,
     launch_cooperatively,
     load_columns,
     load_rows,
@@ -253,7 +254,7 @@ def forward(z: Array, w_hh: Array, b_hn: Array, h0: Array, batch_sizes: Array) -
     h_before = h0
     for start, n, _ in steps(batch_sizes):
         xp.matmul(h_before[:n], w_hh.T, out=a[:n])  # (n, 3H)  (1.1)
-        gru_step_forward[blocks_of(n * H), THREADS, stream](*arrays, start, n)
+        launch(gru_step_forward, blocks_of(n * H), THREADS, stream, *arrays, start, n)
         h_before = h[start : start + n]  # (n, H)
     return GRUTape(h, gates, hn, h_t, h0, batch_sizes)
 
@@ -276,7 +277,7 @@ def backward(tape: GRUTape, w_hh: Array, dh: Array | None, dh_n: Array | None) -
         stream, *arrays = seen_by_numba(xp, tape.gates, tape.h, tape.hn, tape.h0, dh, product, dh_t, dz, da)
         before = [-1, *(start for start, _, _ in steps(batch_sizes))]
         for t, (start, n, begun) in reversed(list(enumerate(steps(batch_sizes)))):
-            gru_step_backward[blocks_of(n * H), THREADS, stream](*arrays, start, before[t], n, begun)
+            launch(gru_step_backward, blocks_of(n * H), THREADS, stream, *arrays, start, before[t], n, begun)
             xp.matmul(da[start : start + n], w_hh, out=product[:n])  # (n, H)  (2.7)
         dh0 = dh_t + product  # (N, H)
     dw_hh = xp.matmul(da.T, previous(xp, tape.h, tape.h0, first))  # (3H, H)  (2.8)

@@ -37,6 +37,7 @@ from minirnn.kernels.cuda.arrays import module_of
 from minirnn.kernels.cuda.numba_rows import (
     THREADS,
     blocks_of,
+    launch,
     launch_cooperatively,
     load_columns,
     load_rows,
@@ -267,7 +268,7 @@ def forward(z: Array, w_hh: Array, h0: Array, c0: Array, batch_sizes: Array) -> 
     h_before = h0
     for start, n, going_on in steps(batch_sizes):
         xp.matmul(h_before[:n], w_hh.T, out=a[:n])  # (n, 4H)  (1.1)
-        lstm_step_forward[blocks_of(n * H), THREADS, stream](*arrays, start, n, going_on)
+        launch(lstm_step_forward, blocks_of(n * H), THREADS, stream, *arrays, start, n, going_on)
         h_before = h[start : start + n]  # (n, H)
     return LSTMTape(h, c, gates, h_n, c_t, h0, c0, batch_sizes)
 
@@ -289,7 +290,7 @@ def backward(tape: LSTMTape, w_hh: Array, dh: Array | None, dc: Array | None, dh
         stream, *arrays = seen_by_numba(xp, tape.gates, tape.c, tape.c0, dh, dc, dh_t, dc_t, dz)
         before = [-1, *(start for start, _, _ in steps(batch_sizes))]
         for t, (start, n, _) in reversed(list(enumerate(steps(batch_sizes)))):
-            lstm_step_backward[blocks_of(n * H), THREADS, stream](*arrays, start, before[t], n)
+            launch(lstm_step_backward, blocks_of(n * H), THREADS, stream, *arrays, start, before[t], n)
             xp.matmul(dz[start : start + n], w_hh, out=dh_t[:n])  # (n, H)  (2.10)
     dw_hh = xp.matmul(dz.T, previous(xp, tape.h, tape.h0, first))  # (4H, H)  (2.11)
     return LSTMGrads(dz, dw_hh, dh_t, dc_t)  # (2.12)

@@ -35,6 +35,7 @@ from minirnn.kernels.cuda.arrays import module_of
 from minirnn.kernels.cuda.numba_rows import (
     THREADS,
     blocks_of,
+    launch,
     launch_cooperatively,
     load_columns,
     load_rows,
@@ -206,7 +207,7 @@ def forward(z: Array, w_hh: Array, h0: Array, batch_sizes: Array, nonlinearity: 
     h_before = h0
     for start, n, going_on in steps(batch_sizes):
         xp.matmul(h_before[:n], w_hh.T, out=a[:n])  # (n, H)  (1.1)
-        rnn_step_forward[blocks_of(n * H), THREADS, stream](*arrays, start, n, going_on, relu)
+        launch(rnn_step_forward, blocks_of(n * H), THREADS, stream, *arrays, start, n, going_on, relu)
         h_before = h[start : start + n]  # (n, H)
     return RNNTape(h, h_n, h0, batch_sizes, nonlinearity)
 
@@ -226,7 +227,7 @@ def backward(tape: RNNTape, w_hh: Array, dh: Array | None, dh_n: Array | None) -
         dh_t = xp.zeros_like(tape.h0) if dh_n is None else xp.array(dh_n, order="C")  # (N, H)  (2.1)
         stream, *arrays = seen_by_numba(xp, tape.h, dh, dh_t, dz)
         for start, n, _ in reversed(steps(batch_sizes)):
-            rnn_step_backward[blocks_of(n * H), THREADS, stream](*arrays, start, n, relu)
+            launch(rnn_step_backward, blocks_of(n * H), THREADS, stream, *arrays, start, n, relu)
             xp.matmul(dz[start : start + n], w_hh, out=dh_t[:n])  # (n, H)  (2.4)
     dw_hh = xp.matmul(dz.T, previous(xp, tape.h, tape.h0, first))  # (H, H)  (2.5)
     return RNNGrads(dz, dw_hh, dh_t)  # (2.6)

@@ -594,6 +594,7 @@ def test_every_name_that_the_engine_offers_is_numbas() -> None:
     import numba
     from numba import cuda
     from numba.cuda import dispatcher
+    from numba.cuda.core import config
     from numba.cuda.cudadrv import driver
 
     ours = load("planted", {"planted": HEAD + "import numba"})
@@ -602,6 +603,8 @@ def test_every_name_that_the_engine_offers_is_numbas() -> None:
             assert hasattr(theirs, name), name
             for inner in vars(getattr(mine, name)) if isinstance(getattr(mine, name), SimpleNamespace) else ():
                 assert hasattr(getattr(theirs, name), inner), f"{name}.{inner}"
+    assert config.CUDA_LOW_OCCUPANCY_WARNINGS == 1
+    assert dispatcher.config is config
     assert "sync" in inspect.signature(cuda.as_cuda_array).parameters
     assert list(inspect.signature(cuda.external_stream).parameters) == ["ptr"]
     assert list(inspect.signature(dispatcher.CUDADispatcher.specialize).parameters) == ["self", "args"]
