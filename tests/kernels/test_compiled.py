@@ -213,3 +213,8 @@ def test_a_numba_kernel_compiles_clean() -> None:
     assert found.resources.shared == 8 * 32 * 4
     assert found.resources.barriers == 1
     assert found.faults() == []
+
+
+def test_the_table_of_this_tree_lists_every_kernel_and_no_fault() -> None:
+    assert compiled.main(["--check"]) == 0
+    assert [fault for c in compiled.read(compiled.TABLE.read_text()) for fault in c.faults()] == []
