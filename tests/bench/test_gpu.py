@@ -258,3 +258,9 @@ def test_a_gpu_gets_times_percentages_and_predictions(monkeypatch: pytest.Monkey
     assert lines[0] == "lstm, T=2 N=3 D=4 H=5, float32, median of 4"
     assert [line.split()[0] for line in lines[2:-1]] == ["cupy"] * 4 + ["cudnn"] * 2
     assert f"{timings[0].median_ms:.3f}" in lines[2]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(missing("cuda") is not None, reason="needs a GPU")
+def test_the_kernels_are_right_on_a_gpu() -> None:
+    assert main(["bench", "gpu", "--check", "--cell", "lstm", "gru", "rnn"]) == 0
