@@ -16,7 +16,7 @@ import numpy as np
 
 from minirnn import optim
 from minirnn.autograd import no_grad
-from minirnn.device import numbers, on_host
+from minirnn.device import device, numbers, on_host
 from minirnn.diagnostics import AnomalyError, detect_anomaly
 from minirnn.errors import MinirnnError
 from minirnn.nn import Module
@@ -105,11 +105,13 @@ class Trainer:
     def fit(self) -> Outcome:
         """Train until the budget is spent, nothing improves any more, or Ctrl-C; the model is left with its last weights.
 
+        Everything is computed where the model's parameters live, and new tensors are made there.
+
         Raises NonFiniteError at the first loss or gradient that is NaN or infinite. The last checkpoint is then the one before.
         """
         self._began = self.clock() - self.state.elapsed
         self._saved = self._logged = self.clock()
-        with self._interruptible(), self.progress:
+        with device(self.task.device), self._interruptible(), self.progress:
             reason = self._loop()
         return Outcome(reason, self.state, self.rows)
 

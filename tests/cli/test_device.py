@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +98,33 @@ def test_a_demo_on_a_device(call: Call, tiny: object, tmp_path: Path) -> None:
     assert shown.code == 0, shown.err
     assert "Scores" in shown.out
     assert json.loads((tmp_path / "run" / "config.json").read_text())["device"] == "emulated"
+
+
+@pytest.fixture
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The emulator's stand-in under CuPy's own name, with two GPUs: what is written for "cuda" runs."""
+    stand_in = importlib.import_module("minirnn.kernels.emulator.stand_in")
+    monkeypatch.setattr(importlib.import_module("minirnn.device"), "STAND_IN", "")
+    monkeypatch.setattr(availability, "_cuda", lambda index: None if index < 2 else "there are 2 GPUs, numbered from 0")
+    with stand_in.installed(), stand_in.device_properties(count=2):
+        yield
+
+
+@needs_emulator
+@pytest.mark.usefixtures("two_gpus")
+def test_the_second_of_two_gpus(call: Call, phrases: Path, emulated: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    arguments = ["train", "seq2seq", "--data", phrases, "--out", folder, "--epochs", 1, "--quiet", "--set", *TINY]
+    made = call(*arguments, "--device", "cuda:1")
+    assert made.code == 0, made.err
+    assert json.loads((folder / "config.json").read_text())["device"] == "cuda:1"
+    found, expected = (serialization.load(run / "model.safetensors") for run in (folder, emulated))
+    for name, array in expected.items():  # the same kernels
+        np.testing.assert_allclose(found[name], array, rtol=ROUNDING, atol=0.05 * 2.9 * ROUNDING, err_msg=name)
+    assert call("train", "--resume", folder, "--epochs", 2, "--quiet", "--device", "cuda").code == 0
+    translated = [call("translate", folder, "two and five", "--beam", 2, *where).out for where in ((), ("--device", "cuda:1"))]
+    assert translated[0] == translated[1]
+    assert "there are 2 GPUs, numbered from 0" in call("evaluate", folder, "--device", "cuda:2").complaint
 
 
 def test_a_device_that_there_is_not(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
