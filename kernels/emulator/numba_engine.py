@@ -33,7 +33,7 @@ import numpy as np
 from minirnn.kernels.cuda.devices import KIB, Device
 from minirnn.kernels.emulator import counts
 from minirnn.kernels.emulator.launch import next_seed, schedule
-from minirnn.kernels.emulator.numba_memory import SOURCES, Array, Team, array, here, line, now, place
+from minirnn.kernels.emulator.numba_memory import SOURCES, Team, array, here, line, now, place
 from minirnn.kernels.emulator.numba_source import Loader
 from minirnn.kernels.emulator.translate import EmulatorError
 
@@ -396,6 +396,4 @@ def _seen(argument: Any, name: str) -> Any:
         return int(argument)
     if isinstance(argument, (float, np.floating)):
         return argument if isinstance(argument, np.float32) else np.float64(argument)
-    if isinstance(argument, Array):
-        raise LaunchError(f"{name}: an array that belongs to a launch")
     raise TypeError(f"{name}: a kernel takes arrays and numbers, got {type(argument).__name__}")

@@ -34,6 +34,7 @@ from numba import cuda
 
 from minirnn.kernels.contract import Array, GRUGrads, GRUTape, check_packed
 from minirnn.kernels.cuda.arrays import module_of
+from minirnn.kernels.cuda.numba_plan import persistent
 from minirnn.kernels.cuda.numba_rows import (
     THREADS,
     blocks_of,
@@ -43,7 +44,6 @@ from minirnn.kernels.cuda.numba_rows import (
     load_rows,
     multiply_1,
     multiply_3,
-    persistent,
     previous,
     rows_or_none,
     seen_by_numba,

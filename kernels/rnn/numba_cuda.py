@@ -32,6 +32,7 @@ from numba import cuda
 
 from minirnn.kernels.contract import Array, RNNGrads, RNNTape, check_nonlinearity, check_packed
 from minirnn.kernels.cuda.arrays import module_of
+from minirnn.kernels.cuda.numba_plan import persistent
 from minirnn.kernels.cuda.numba_rows import (
     THREADS,
     blocks_of,
@@ -40,7 +41,6 @@ from minirnn.kernels.cuda.numba_rows import (
     load_columns,
     load_rows,
     multiply_1,
-    persistent,
     previous,
     rows_or_none,
     seen_by_numba,

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from minirnn.kernels.cuda.devices import A100, H100
+from minirnn.kernels.cuda.numba_plan import geometry
 from minirnn.kernels.emulator import numba_engine, stand_in
 from minirnn.kernels.emulator.numba_memory import RaceError
 from minirnn.kernels.emulator.translate import EmulatorError
@@ -171,7 +172,6 @@ def test_a_persistent_form_that_does_not_fit_is_refused_with_the_reason() -> Non
 
 
 def test_published_devices_hold_these_sizes() -> None:
-    geometry = numba_engine.load(SHARED).geometry
     assert geometry("lstm", 1024, 16, 4, H100) == (8, 16, 128, 1, 4 * (4 * 1024 * 8 + 16 * 33))
     assert geometry("lstm", 832, 64, 8, H100)[:3] == (8, 32, 104)
     assert geometry("rnn", 1536, 4, 4, H100)[:3] == (16, 4, 96)
