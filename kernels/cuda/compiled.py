@@ -22,6 +22,7 @@ from itertools import product
 from typing import Any
 
 from minirnn.kernels.cuda import source, without_driver
+from minirnn.kernels.cuda.numba_plan import THREADS
 from minirnn.kernels.cuda.resources import REGISTERS, Resources, float64_instructions, launch_bounds, parse, shared_in
 
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
@@ -85,7 +86,7 @@ def compile_numba(file: str, kernel: str, dtype: str, architectures: Iterable[in
         code = without_driver.numba_ptx(function, signature_of(function, dtype), architecture)
         (resources,) = parse(without_driver.assemble(code, architecture)).values()
         float64 = sum(float64_instructions(code).values())
-        yield Compiled(file, kernel, dtype, architecture, module.THREADS, float64, resources.with_shared(shared_in(code)))
+        yield Compiled(file, kernel, dtype, architecture, THREADS, float64, resources.with_shared(shared_in(code)))
 
 
 def listed_in_sources(files: Sequence[str] = ()) -> Listed:

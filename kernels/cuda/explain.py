@@ -6,15 +6,14 @@ import importlib
 import textwrap
 from collections.abc import Iterator
 from math import prod
-from typing import Any
 
 from minirnn.kernels.cuda import predict
 from minirnn.kernels.cuda.devices import BARRIER, KIB, LAUNCH, MIB, PUBLISHED, Device, here
+from minirnn.kernels.cuda.numba_plan import THREADS, WARP, geometry
 from minirnn.kernels.cuda.plan import MOST_TILES, WARPS, Plan, forced, plan
 from minirnn.kernels.cuda.predict import DIRECTIONS, Blocks, Layer, Range, Step
 
 WIDTH = 140
-WARP = 32
 KEPT = {"lstm": {"gates": 4, "c": 1, "h": 1}, "gru": {"gates": 3, "hn": 1, "h": 1}, "rnn": {"h": 1}}  # for the backward pass
 
 
@@ -36,8 +35,7 @@ def plan_of(kernel: str, step: Step, chip: Device) -> Plan:
     """The plan of a kernel, "cupy" or "numba-cuda", for a step of all N sequences."""
     if kernel == "cupy":
         return plan(step.cell, step.direction, step.H, step.N, step.dtype, chip)
-    numba: Any = importlib.import_module("minirnn.kernels.cuda.numba_rows")  # needs numba-cuda, as its kernels do
-    found = numba.geometry(step.cell, step.H, step.N, step.size, chip)
+    found = geometry(step.cell, step.H, step.N, step.size, chip)
     sizes = step.cell, step.direction, step.H, step.N, step.dtype, chip
     tiles, asked = 0 if isinstance(found, str) else -(-step.N // (found.rows * found.groups)), forced()
     if isinstance(found, str):
@@ -49,7 +47,7 @@ def plan_of(kernel: str, step: Step, chip: Device) -> Plan:
     else:
         why = "the persistent form was asked for" if asked else "keeps w_hh on chip, and one launch serves all steps"
         return Plan(*sizes, "persistent", found.units, found.rows, found.grid, found.block, found.shared, False, why)
-    return Plan(*sizes, "step", 0, 0, (numba.blocks_of(step.N * step.H),), (numba.THREADS,), 0, False, why)
+    return Plan(*sizes, "step", 0, 0, (-(-step.N * step.H // THREADS),), (THREADS,), 0, False, why)
 
 
 def blocks_of(found: Plan) -> Blocks | None:

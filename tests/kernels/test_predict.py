@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minirnn.kernels import explain, kernel
-from minirnn.kernels.availability import installed, missing
+from minirnn.kernels.availability import missing
 from minirnn.kernels.cuda import predict
 from minirnn.kernels.cuda.devices import A100, BARRIER, H100, LAUNCH, PUBLISHED, RTX_4090, here
 from minirnn.kernels.cuda.explain import blocks_of, describe, plan_of
@@ -159,7 +159,6 @@ def test_a_device_is_read_anew_where_it_can_change() -> None:
     assert here(stand_in).float32 is None
 
 
-@pytest.mark.skipif(not installed("numba_cuda"), reason="needs numba-cuda")
 def test_the_plan_of_numba_kernels_is_their_own() -> None:
     """Every warp reads x and the w of each gate for itself: at H=768, N=16, 4 warps times 5 numbers for each k, a clock each."""
     step = Step("lstm", "forward", 16, 768, "float32")
