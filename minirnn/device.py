@@ -187,6 +187,11 @@ def _constant(value: complex, text: str, dtype: np.dtype[Any], device: str) -> A
         return xp.full((), value, dtype)
 
 
+def select(condition: Array, a: Array, b: Array | float) -> Array:
+    """a where the condition holds, b elsewhere, in the dtype of a: CuPy's `where` has no loop for bfloat16 and makes it float32."""
+    return array_module(a).where(condition, a, b).astype(a.dtype, copy=False)
+
+
 def peek(condition: Array, otherwise: bool) -> bool:
     """The truth of an array of one boolean where looking is free, on the host; `otherwise` on a device, where it would wait."""
     return bool(condition) if on_host(condition) else otherwise

@@ -44,11 +44,12 @@ def grad_norm(parameters: Iterable[Tensor] | Tensor, norm_type: float = 2.0) -> 
 
 
 def _norm_on_device(grads: list[Array], norm_type: float) -> Array:
-    """The norm as an array without axes, in float64."""
+    """The norm as an array without axes, in float64. Squares of 16 bits are taken in float32: in float16, 2^-13 squared is 0."""
     xp = array_module(grads[0])
     if norm_type == math.inf:
         return xp.stack([abs(g).max() for g in grads]).max().astype(np.float64)
-    return xp.sqrt(xp.stack([xp.vdot(g, g).real for g in grads]).sum(dtype=np.float64))
+    wide = [g.astype(np.float32) if g.dtype.itemsize == 2 else g for g in grads]
+    return xp.sqrt(xp.stack([xp.vdot(g, g).real for g in wide]).sum(dtype=np.float64))
 
 
 def clip_grad_norm_(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from minirnn.autograd import Function
-from minirnn.device import Array, array_module, beside, here, is_array, is_floating, same_device, scalar
+from minirnn.device import Array, array_module, beside, here, is_array, is_floating, same_device, scalar, select
 from minirnn.device import to_device as moved
 from minirnn.kernels import registry
 from minirnn.ops.broadcast import sum_to
@@ -190,7 +190,7 @@ class Where(Elementwise):
     """y = a where `option`, a condition, is true, b elsewhere        da = dy where it is    db = dy elsewhere"""
 
     def forward(self, a: Array, b: Array) -> Array:
-        return self.xp.where(self.option, a, b)
+        return select(self.option, a, b)
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, Tensor | None]:
         return self.share(self.option, dy)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from minirnn.autograd import Function, is_recording
-from minirnn.device import Array, array_module, beside, scalar
+from minirnn.device import Array, array_module, beside, scalar, select
 from minirnn.kernels import registry
 from minirnn.ops.broadcast import broadcast_to, fits
 from minirnn.ops.elementwise import where
@@ -64,11 +64,11 @@ class Softmax(Function):
     mask: Array | None
 
     def forward(self, x: Array) -> Array:
-        x = x if self.mask is None else self.xp.where(self.mask, x, scalar(-math.inf, x.dtype, x))
+        x = x if self.mask is None else select(self.mask, x, scalar(-math.inf, x.dtype, x))
         y = x - _finite_max(self.xp, x, self.axes)
         self.xp.exp(y, out=y)
         total = y.sum(self.axes, keepdims=True)
-        y /= self.xp.where(total == 0, 1, total)  # where nothing is allowed, all are zero
+        y /= select(total != 0, total, 1)  # where nothing is allowed, all are zero
         return y
 
     def backward(self, dy: Tensor) -> Tensor:
@@ -150,7 +150,7 @@ def _finite_max(xp: Any, x: Array, axes: tuple[int, ...]) -> Array:
     if not math.prod(x.shape[k] for k in axes):
         return xp.zeros(tuple(1 if k in axes else n for k, n in enumerate(x.shape)), x.real.dtype)
     top = x.real.max(axes, keepdims=True)
-    return xp.where(xp.isfinite(top), top, 0)
+    return select(xp.isfinite(top), top, 0)
 
 
 def _check_mask(name: str, x: Tensor, mask: Array) -> Array:

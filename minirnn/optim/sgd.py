@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from minirnn.device import Array, array_module
+from minirnn.device import Array, array_module, select
 from minirnn.nn.module import Parameter
 from minirnn.optim.optimizer import Optimizer
 
@@ -59,6 +59,6 @@ class SGD(Optimizer):
         finite = xp.isfinite(scale)
         before, b = p.data.copy(), state["b"].copy() if state else xp.zeros_like(grad)
         self.update(p, grad * scale, state, group, 1.0)
-        p.data[...] = xp.where(finite, p.data, before)
+        p.data[...] = select(finite, p.data, before)
         if state:
-            state["b"] = xp.where(finite, state["b"], b)
+            state["b"] = select(finite, state["b"], b)

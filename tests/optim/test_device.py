@@ -232,6 +232,32 @@ def test_half_precision_trains(kind: Any, dtype: str, bits: int) -> None:
     assert seen[dtype][-2] < seen[dtype][0]
 
 
+def test_the_norm_of_small_half_precision_gradients_is_theirs() -> None:
+    """2^-13 is a number of float16, its square is none: CuPy rounds the products of `vdot` before it adds them."""
+    with mr.device(DEVICE):
+        p = nn.Parameter(np.zeros(64, np.float16))
+        p.grad = mr.tensor(np.full(64, 2.0**-13, np.float16))
+        assert float(nn.utils.grad_norm([p])) == 2.0**-10
+
+
+@pytest.mark.parametrize("name", ["where", "softmax", "log_softmax", "logsumexp", "max"])
+def test_bfloat16_stays_what_it_is(name: str) -> None:
+    """CuPy's `where` gives float32 for bfloat16; operations do not."""
+    pytest.importorskip("ml_dtypes", reason="bfloat16 needs ml_dtypes")
+    with mr.device(DEVICE):
+        x = mr.tensor(np.arange(6.0).reshape(2, 3), dtype="bfloat16", requires_grad=True)
+        mask = np.array([[True, False, True], [True, True, False]])
+        y = {
+            "where": lambda: ops.where(mask, x, 0),
+            "softmax": lambda: ops.softmax(x, -1, mask=mask),
+            "log_softmax": lambda: ops.log_softmax(x, -1),
+            "logsumexp": lambda: ops.logsumexp(x, -1),
+            "max": lambda: ops.max(x, -1),
+        }[name]()
+        y.sum().backward()
+    assert str(y.dtype) == str(x.grad.dtype) == "bfloat16"
+
+
 def test_reading_the_loss_is_one_wait_and_is_found() -> None:
     """The count that the test above rests on finds what it is to find, and says where it is."""
     with mr.device(DEVICE):
