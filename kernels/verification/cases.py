@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -24,6 +24,9 @@ PER_ROW = ("h", "c", "gates", "hn", "dz")
 PER_SEQUENCE = ("h_n", "c_n", "dh0", "dc0")
 
 
+Options: TypeAlias = tuple[tuple[str, Any], ...]
+
+
 class Mismatch(AssertionError):
     """A kernel returned something else than it should have."""
 
@@ -37,7 +40,7 @@ class Case:
     sizes: tuple[Any, ...]
     form: str | None = None  # of a cell: "step" or "persistent"
     language: str = "cupy"  # or "numba-cuda"
-    options: tuple[tuple[str, Any], ...] = ()
+    options: Options = ()
     without: tuple[str, ...] = ()  # gradients that are None
     device: tuple[tuple[str, int], ...] = ()  # properties of the emulated device
 
@@ -207,7 +210,7 @@ class _Operation:
         self.kernel, self.reference = load(case.kernel, case.language, "emulated"), load(case.kernel, "numpy")
         self.inputs = self.draw(*case.sizes)
 
-    def draw(self, *sizes: int) -> dict[str, Array]:
+    def draw(self, *sizes: Any) -> dict[str, Array]:
         raise NotImplementedError
 
     def normal(self, *shape: int) -> Array:
@@ -240,7 +243,8 @@ class _Operation:
 
 
 class _Embedding(_Operation):
-    def draw(self, S: int, D: int, V: int) -> dict[str, Array]:
+    def draw(self, *sizes: int) -> dict[str, Array]:
+        S, D, V = sizes
         return {"dy": self.normal(S, D), "ids": self.rng.integers(max(1, V // 2), size=S)}
 
     def passes(self, kernel: Any, inputs: dict[str, Array]) -> dict[str, Array]:
@@ -248,7 +252,8 @@ class _Embedding(_Operation):
 
 
 class _CrossEntropy(_Operation):
-    def draw(self, S: int, V: int) -> dict[str, Array]:
+    def draw(self, *sizes: int) -> dict[str, Array]:
+        S, V = sizes
         dloss = self.normal(S)
         dloss[-1] = 0 if S > 1 else dloss[-1]
         return {"logits": self.normal(S, V), "targets": self.rng.integers(V, size=S), "dloss": dloss}
@@ -262,7 +267,8 @@ class _CrossEntropy(_Operation):
 class _Adam(_Operation):
     """Two steps, the second from the numbers that the first has stored."""
 
-    def draw(self, size: int) -> dict[str, Array]:
+    def draw(self, *sizes: int) -> dict[str, Array]:
+        (size,) = sizes
         arrays = {name: self.normal(size) for name in ("param", "grad", "m")}
         return {**arrays, "v": np.abs(self.normal(size))}
 
@@ -281,7 +287,8 @@ class _Adam(_Operation):
 
 
 class _Dropout(_Operation):
-    def draw(self, size: int) -> dict[str, Array]:
+    def draw(self, *sizes: int) -> dict[str, Array]:
+        (size,) = sizes
         return {"x": self.normal(size)}
 
     def passes(self, kernel: Any, inputs: dict[str, Array]) -> dict[str, Array]:
@@ -289,7 +296,8 @@ class _Dropout(_Operation):
 
 
 class _LayerNorm(_Operation):
-    def draw(self, S: int, D: int) -> dict[str, Array]:
+    def draw(self, *sizes: int) -> dict[str, Array]:
+        S, D = sizes
         return {"x": self.normal(S, D), "dy": self.normal(S, D), "weight": self.normal(D), "bias": self.normal(D)}
 
     def passes(self, kernel: Any, inputs: dict[str, Array]) -> dict[str, Array]:

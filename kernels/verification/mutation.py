@@ -18,7 +18,8 @@ from minirnn.kernels.verification.cases import Case
 from minirnn.kernels.verification.planted.change import Change, Stale
 from minirnn.kernels.verification.process import ADDRESS, PLAIN, THREAD, Finding, Workers
 
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 STAGES = ((PLAIN, (2, 0, 1, 3)), (ADDRESS, (2,)), (THREAD, (2,)))  # 0 and 1 are the ascending and the descending order
 LIMIT = 120.0  # seconds: a planted bug may make a kernel run for ever
 

@@ -124,6 +124,9 @@ class Workers:
                     for line in process.stdout:
                         read(line)
                 process.wait()
+            except BaseException:
+                process.kill()
+                raise
             finally:
                 timer.cancel()
                 with self._lock:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from minirnn.kernels.cuda.source import REAL, STORED
 from minirnn.kernels.registry import CELLS
-from minirnn.kernels.verification.cases import Case
+from minirnn.kernels.verification.cases import Case, Options
 from minirnn.kernels.verification.process import ADDRESS, THREAD
 
 OPERATIONS = ("embedding", "cross_entropy", "adam", "dropout", "layer_norm")
@@ -27,7 +27,7 @@ MANY_BLOCKS = (("multiprocessors", 40),)
 
 def recurrence(cell: str, dtype: str) -> Iterator[Case]:
     """In CUDA C++: short enough for the sanitizers."""
-    options = {"gru": [()], "lstm": [()], "rnn": [(("nonlinearity", "tanh"),), (("nonlinearity", "relu"),)]}[cell]
+    options: list[Options] = [(("nonlinearity", name),) for name in ("tanh", "relu")] if cell == "rnn" else [()]
     for chosen in options:
         for form in ("persistent", "step"):
             yield Case(cell, dtype, RAGGED, form, options=chosen)

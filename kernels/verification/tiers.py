@@ -17,9 +17,10 @@ from minirnn.kernels.availability import missing
 from minirnn.kernels.cuda import compiled, source, without_driver
 from minirnn.kernels.emulator import build, numba_engine
 from minirnn.kernels.verification import mutation, suites
+from minirnn.kernels.verification.cases import Case
 from minirnn.kernels.verification.planted import everything
 from minirnn.kernels.verification.planted.change import Change
-from minirnn.kernels.verification.process import ADDRESS, CHECKS, ONE_THREAD, PLAIN, THREAD, Ran, Workers, lacks
+from minirnn.kernels.verification.process import ADDRESS, CHECKS, ONE_THREAD, PLAIN, THREAD, Outcome, Ran, Workers, lacks
 from minirnn.kernels.verification.report import Row
 
 CHECKOUT = source.KERNELS.resolve().parent
@@ -167,12 +168,12 @@ def device() -> Row:
 
 
 def _run(
-    tasks: Sequence[tuple[str, Sequence[suites.Case]]], seeds: Sequence[int], workers: Workers, processes: int, step: Step
+    tasks: Sequence[tuple[str, Sequence[Case]]], seeds: Sequence[int], workers: Workers, processes: int, step: Step
 ) -> tuple[int, list[str], set[Ran], float]:
     """Cases that passed, faults, what ran, and seconds."""
     began, passed, faults, ran = time.perf_counter(), 0, list[str](), set[Ran]()
 
-    def one(task: tuple[str, Sequence[suites.Case]]) -> tuple[str, mutation.Outcome]:
+    def one(task: tuple[str, Sequence[Case]]) -> tuple[str, Outcome]:
         sanitizer, cases = task
         cost = COSTS["numba-cuda" if cases[0].language == "numba-cuda" else sanitizer]
         return sanitizer, workers.run(cases, seeds, sanitizer, passed=lambda: step(cost))
