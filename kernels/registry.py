@@ -210,7 +210,9 @@ def explain(T: int, N: int, D: int, H: int, dtype: Any = "float32", device: str 
     lines = [f"{cell}: T={T} steps, N={N} sequences, {sizes}, {dtype_name(dtype)} on {device}", ""]
     for candidate in found:
         reason = candidate.does_not_take(dtype, device) if elsewhere else candidate.why_not(dtype, device)
-        if candidate is chosen:
+        if candidate is chosen and not elsewhere and missing(device):  # made of operations, it needs nothing but the device
+            verdict = "could run, on a machine with that device"
+        elif candidate is chosen:
             verdict = f"runs ({_asked(None)[1]})" if _asked(None)[0] else "runs"
         elif reason:
             verdict = f"cannot run: {reason}"
