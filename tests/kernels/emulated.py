@@ -1,6 +1,6 @@
-"""Kernels for a GPU in the shape of kernels for a CPU: NumPy arrays go to the emulated device, and what comes back is NumPy's again.
+"""Kernels for a GPU in the shape of kernels for a CPU: NumPy arrays go to the device, and what comes back is NumPy's again.
 
-So the tests of `checks.py` run on them as they are.
+So the tests of `checks.py` run on them as they are. The device is the emulated one, or the GPU that `tests/devices.py` names.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 from minirnn.kernels import load
 from minirnn.kernels.cuda.plan import form
 from minirnn.kernels.emulator import stand_in
+from tests import devices
 
 
 class Emulated:
@@ -22,7 +23,7 @@ class Emulated:
     """
 
     def __init__(self, cell: str, name: str, form: str, seed: int = 2, **properties: Any):
-        self.module, self.form, self.seed, self.properties = load(cell, name, "emulated"), form, seed, properties
+        self.module, self.form, self.seed, self.properties = load(cell, name, devices.DEVICE), form, seed, properties
 
     def __repr__(self) -> str:
         return f"{self.module.__name__} ({self.form})"
@@ -37,19 +38,21 @@ class Emulated:
 
     def _run(self, function: Any, *arguments: Any, **options: Any) -> Any:
         with ExitStack() as stack:
-            if self.properties:
+            if self.properties and devices.EMULATED:
                 stack.enter_context(stand_in.device_properties(**self.properties))
             stack.enter_context(form(self.form))
-            stack.enter_context(stand_in.schedule(self.seed))
-            counts = stack.enter_context(stand_in.counting())
+            stack.enter_context(devices.schedule(self.seed))
+            counts = stack.enter_context(devices.counting())
             result = function(*arguments, **options)
         assert not counts.synchronisations, counts.places
-        return result._replace(**{name: value.get() for name, value in result._asdict().items() if isinstance(value, stand_in.ndarray)})
+        there = {name: value for name, value in result._asdict().items() if isinstance(value, devices.module().ndarray)}
+        return result._replace(**{name: value.get() for name, value in there.items()})
 
 
 def _put(array: Any) -> Any:
     if not isinstance(array, np.ndarray):
         return array
-    moved = stand_in.array(array, order="K")
-    moved._array.flags.writeable = array.flags.writeable
+    moved = devices.module().array(array, order="K")
+    if devices.EMULATED:
+        moved._array.flags.writeable = array.flags.writeable
     return moved

@@ -1,4 +1,4 @@
-"""What the tests of fused operations on a GPU share: they run emulated, under schedules of different seeds."""
+"""What the tests of fused operations on a GPU share: they run emulated, under schedules of different seeds, or on a GPU."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from minirnn.kernels.availability import missing
-from minirnn.kernels.emulator import stand_in
+from tests import devices
 
-_reason = missing("emulated")
-EMULATED = pytest.mark.skipif(_reason is not None, reason=f"needs the emulator: {_reason}")
+EMULATED = devices.NEEDED
 SCHEDULES = st.sampled_from([0, 1, 2, 1009, 2**31])  # in order, in reverse, and drawn
 ROWS = st.sampled_from([0, 1, 2, 5, 13])
 COLUMNS = st.sampled_from([1, 2, 31, 32, 33, 127, 257, 521])  # of one warp, of several, and more than a block has threads
@@ -27,15 +25,15 @@ def dtype(name: str) -> np.dtype[Any]:
 
 
 def put(*arrays: Any) -> list[Any]:
-    """Copies of NumPy's arrays on the emulated device."""
-    return [stand_in.array(array) for array in arrays]
+    """Copies of NumPy's arrays on the device."""
+    return [devices.module().array(array) for array in arrays]
 
 
 @contextmanager
 def careful(seed: int, *arrays: Any) -> Iterator[None]:
     """Inside, threads run in the order of a seed. Afterwards, nothing has waited for the device, and the arrays are as they were."""
     before = [array.get() for array in arrays]
-    with stand_in.schedule(seed), stand_in.counting() as counts:
+    with devices.schedule(seed), devices.counting() as counts:
         yield
     assert not counts.synchronisations, counts.places
     assert not counts.atomics

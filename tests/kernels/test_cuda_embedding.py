@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from minirnn.kernels.cuda import launch
 from minirnn.kernels.embedding import cupy_, numpy_
-from minirnn.kernels.emulator import stand_in
+from tests import devices
 from tests.kernels import on_device
 from tests.kernels.on_device import EMULATED, SCHEDULES
 
@@ -56,7 +56,7 @@ def test_a_run_ends_where_the_places_do() -> None:
     """Whatever lies behind the ids in memory: here the same id again, and places that hold 100."""
     dy = np.concatenate([np.ones((3, 2)), np.full((5, 2), 100.0)])
     there, places, ids, dw = on_device.put(dy, np.arange(8), np.zeros(8, np.int32), np.zeros((1, 2)))
-    kernel = launch.function(stand_in, cupy_.UNIT, "embedding_backward", np.float64)
+    kernel = launch.function(devices.module(), cupy_.UNIT, "embedding_backward", np.float64)
     kernel((3, 1), (32,), (there, places, ids, dw, np.int32(3), np.int32(2)))
     np.testing.assert_array_equal(dw.get(), [[3, 3]])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,9 @@ import pytest
 
 import minirnn as mr
 from minirnn import Tensor, nn, ops
-from minirnn.kernels import availability
+from tests.devices import DEVICE, NEEDED, counting
 
-pytestmark = pytest.mark.skipif(
-    availability.missing("emulated") is not None, reason=f"the emulated device: {availability.missing('emulated')}"
-)
-
-DEVICE = "emulated"
+pytestmark = NEEDED
 LENGTHS = [3, 5, 1]
 MASK = np.array([[True, True, False, False], [True, False, True, True]])
 
@@ -79,7 +74,7 @@ def run(layer: nn.Module, call: Call, arrays: Sequence[Any], device: str) -> dic
     layer.to("float64").to(device)
     inputs = [Tensor(x).to(device).requires_grad_() if x.dtype.kind == "f" else x for x in arrays]
     inputs = [Tensor(x.data, requires_grad=True) if isinstance(x, Tensor) else x for x in inputs]
-    with importlib.import_module("minirnn.kernels.emulator.stand_in").counting() as counts:
+    with counting() as counts:
         outputs = call(layer, *inputs)
         total = sum((ops.tanh(y) * draw(*y.shape, seed=k)).sum() for k, y in enumerate(outputs))
         assert isinstance(total, Tensor)
@@ -148,7 +143,8 @@ def test_a_nan_stays_in_its_sequence(kind: Any) -> None:
 def test_a_cpu_kernel_is_refused_with_the_reason() -> None:
     with mr.device(DEVICE):
         lstm, x = nn.LSTM(2, 3, kernel="numba", rng=0), mr.tensor(draw(2, 1, 2), dtype="float32")
-    with pytest.raises(RuntimeError, match=r"kernel='numba': .* it runs on cpu, and the device is emulated; can run: cupy, .*unrolled"):
+    kind = DEVICE.partition(":")[0]
+    with pytest.raises(RuntimeError, match=rf"kernel='numba': .* it runs on cpu, and the device is {kind}; can run: cupy, .*unrolled"):
         lstm(x)
 
 

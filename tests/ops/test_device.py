@@ -5,7 +5,6 @@ The device is `minirnn.kernels.emulator.stand_in`, which refuses what CuPy refus
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,19 +15,15 @@ from minirnn import nn, no_grad, ops
 from minirnn.autograd import Function, grad
 from minirnn.checkpointing import _Checkpoint
 from minirnn.device import array_module, to_device
-from minirnn.kernels import availability
 from minirnn.ops import elementwise, kalman
 from minirnn.study.gradcheck import gradcheck
 from minirnn.tensor import Tensor
+from tests.devices import DEVICE, NEEDED, counting
 
 from .arrays import LAYOUTS, Array, normal
 from .cases import CASES, Case
 
-pytestmark = pytest.mark.skipif(
-    availability.missing("emulated") is not None, reason=f"the emulated device: {availability.missing('emulated')}"
-)
-
-DEVICE = "emulated"
+pytestmark = NEEDED
 # A cast by way of long doubles, which no GPU has; and Numba's Kalman filter, which has no twin on a device.
 ON_CPU_ALONE = {(elementwise.Cast, 0), (kalman.KalmanLogLikelihood, 1)}
 EVERY = [
@@ -164,7 +159,7 @@ WAITS = {_Checkpoint, elementwise.ToDevice}
 def test_nothing_waits_and_nothing_is_added_atomically(function: type[Function], case: Case) -> None:
     """Neither in the forward pass nor backward: the order of every sum is the program's, and the host only gives orders."""
     inputs = moved(*case.inputs)
-    with importlib.import_module("minirnn.kernels.emulator.stand_in").counting() as counts:
+    with counting() as counts:
         outputs = case.f(*inputs)
         outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
         grad(outputs, inputs, [y.detach() for y in outputs], allow_unused=True)

@@ -6,7 +6,6 @@ of it reads it, and waits, once.
 
 from __future__ import annotations
 
-import importlib
 import math
 from typing import Any
 
@@ -15,14 +14,10 @@ import pytest
 
 import minirnn as mr
 from minirnn import Tensor, nn, ops, optim
-from minirnn.kernels import availability
 from minirnn.nn.utils import clip_grad_norm_, grad_norm
+from tests.devices import DEVICE, NEEDED, counting, schedule
 
-pytestmark = pytest.mark.skipif(
-    availability.missing("emulated") is not None, reason=f"the emulated device: {availability.missing('emulated')}"
-)
-
-DEVICE = "emulated"
+pytestmark = NEEDED
 OPTIMISERS: list[tuple[str, dict[str, Any]]] = [
     ("SGD", {"lr": 0.1}),
     ("SGD", {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.05}),
@@ -30,10 +25,6 @@ OPTIMISERS: list[tuple[str, dict[str, Any]]] = [
     ("Adam", {"lr": 0.02, "weight_decay": 0.1}),
     ("AdamW", {"lr": 0.02, "weight_decay": 0.3}),
 ]
-
-
-def counting() -> Any:
-    return importlib.import_module("minirnn.kernels.emulator.stand_in").counting()
 
 
 def parameters(device: str, dtype: str = "float64") -> list[nn.Parameter]:
@@ -183,10 +174,9 @@ def test_a_training_step_never_waits_for_the_device(kind: Any, make: Any) -> Non
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
 def test_the_schedule_of_the_threads_changes_no_bit(kind: Any) -> None:
     """Three steps with the threads of every kernel in order, in reverse, and in a drawn order: the same weights, to the last bit."""
-    stand_in = importlib.import_module("minirnn.kernels.emulator.stand_in")
     results = []
     for seed in (0, 1, 1009):
-        with mr.device(DEVICE), stand_in.schedule(seed):
+        with mr.device(DEVICE), schedule(seed):
             model = Tagger(kind)
             optimizer = optim.Adam(model.parameters(), lr=0.01)
             for _ in range(3):
