@@ -10,7 +10,7 @@ REQUIREMENTS := setup.py pyproject.toml
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
-.PHONY: help demo test test-slow verify lint style types format bench clean
+.PHONY: help demo test test-slow verify proof compiled lint style types format bench clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -25,7 +25,13 @@ test: $(VENV)/test.stamp ## the fast tests (ARGS="-k lstm" picks some)
 test-slow: $(VENV)/test.stamp ## the tests marked slow
 	@$(PYTEST) -m slow $(ARGS)
 
-verify: test test-slow lint ## everything that can be checked
+verify: test test-slow lint proof ## everything that can be checked
+
+proof: $(VENV)/test.stamp $(VENV)/compile.stamp ## the GPU kernels, without a GPU: sanitizers, compilation, planted bugs (ARGS=--quick: some)
+	@$(ONE_THREAD) $(BIN)/python -m minirnn.kernels.verification $(ARGS)
+
+compiled: $(VENV)/compile.stamp ## registers, spills and memory of every GPU kernel, into kernels/COMPILED.md
+	@$(BIN)/python -m minirnn.kernels.cuda.compiled $(ARGS)
 
 lint: style types ## ruff, the format, and mypy --strict (make -k lint: all of them, also after one fails)
 
