@@ -33,6 +33,7 @@ _WAITING = {
         "unique_values",
     ),
 }
+_PRODUCTS = {"matmul", "__matmul__", "__rmatmul__"}
 _VIEWS = {"broadcast_to", "diagonal", "expand_dims", "moveaxis", "ravel", "reshape", "rollaxis", "squeeze", "swapaxes", "transpose", "view"}
 _ARRAY_PARAMETERS = {"a", "A", "ar", "ar1", "arr", "array", "ary", "x"}
 _OF_ANYTHING = {
@@ -57,6 +58,8 @@ def compute(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[st
         counts.operation()
     arguments, keywords = on_host(args), on_host(kwargs)
     narrow, out = _narrow_dtype(arguments, keywords), kwargs.get("out")
+    if name in _PRODUCTS and narrow is not None and narrow.kind == "V" and max(each.ndim for each in _arrays(arguments)) > 2:
+        raise TypeError(f"CuPy has no batched product of {narrow}")
     with np.errstate(all="ignore"):
         if narrow is None or out is not None:
             result = function(*arguments, **keywords)
