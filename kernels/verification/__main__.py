@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 1: lambda: tiers.reference(workers, step),
                 2: lambda: tiers.emulation(workers, options.processes, step),
                 3: lambda: tiers.sanitizers(workers, options.processes, step),
-                4: lambda: tiers.compilation(workers, options.quick, step),
+                4: lambda: tiers.compilation(workers, options.processes, options.quick, step),
                 5: lambda: tiers.planted(changes, verdicts, workers, options.processes, step),
                 6: tiers.device,
             }

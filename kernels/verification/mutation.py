@@ -62,15 +62,18 @@ def try_out(change: Change, workers: Workers, stages: Sequence[tuple[str, Sequen
         instead = {change.file: change.applied(source.text, source.KERNELS)}
     except Stale as stale:
         return Verdict(change, Finding("stale", str(stale), None), 0)
-    seconds = 0.0
+    seconds, first = 0.0, None
     for sanitizer, seeds in stages:
         if sanitizer and change.language == "numba-cuda":
             break  # its engine checks bounds and races in every run
         outcome = workers.run(cases_of(change), seeds, sanitizer, instead, LIMIT)
         seconds += outcome.seconds
+        if outcome.finding and outcome.finding.by in ("crash", "broken") and not sanitizer and change.language != "numba-cuda":
+            first = outcome.finding
+            continue  # memory may have been overwritten anywhere: the address sanitizer says where first
         if outcome.finding:
             return Verdict(change, outcome.finding, seconds)
-    return Verdict(change, None, seconds)
+    return Verdict(change, first, seconds)
 
 
 def try_all(changes: Sequence[Change], workers: Workers, processes: int) -> Iterator[Verdict]:

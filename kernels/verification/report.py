@@ -24,6 +24,7 @@ class Row:
     seconds: float = 0
     faults: tuple[str, ...] = ()
     not_run: str = ""  # why
+    remark: str = ""
 
     @property
     def clean(self) -> bool:
@@ -57,8 +58,9 @@ def table(rows: Sequence[Row]) -> list[tuple[str, ...]]:
 
 
 def notes(rows: Iterable[Row]) -> list[str]:
-    """Why a tier did not run."""
-    return [f"Tier {row.number} was not run: {row.not_run}." for row in rows if row.not_run]
+    """Why a tier did not run, and what there is to say of one that did."""
+    said = [(row.number, f"was not run: {row.not_run}" if row.not_run else row.remark) for row in rows]
+    return [f"Tier {number} {remark}." for number, remark in said if remark]
 
 
 def markdown(rows: Sequence[Row], verdicts: Sequence[Verdict], versions: Mapping[str, str], seconds: float) -> str:
@@ -71,7 +73,7 @@ def markdown(rows: Sequence[Row], verdicts: Sequence[Verdict], versions: Mapping
         "|---|---:|---:|---:|---:|",
         *(f"| {' | '.join(cells)} |" for cells in table(rows)),
         "",
-        f"{seconds:.0f} seconds in all. A kernel counts once for each language, and a case is one run or one compilation.",
+        f"{seconds:.0f} seconds in all. A kernel counts once for each language.",
         *notes(rows),
         "",
         ", ".join(f"{name} {version}" for name, version in versions.items()) + ".",

@@ -15,6 +15,7 @@ from minirnn.kernels.verification.process import ADDRESS, THREAD
 
 OPERATIONS = ("embedding", "cross_entropy", "adam", "dropout", "layer_norm")
 ONE = ((1,), 1)  # T = N = H = 1
+ONE_STEP, ONE_SEQUENCE, ONE_UNIT = ((5,), 3), ((1, 1, 1), 9), ((3, 2), 1)
 RAGGED = ((19, 17, 3, 1), 11)  # two tiles, the second ragged and then gone; two blocks of units, the second with three
 ONE_BLOCK = ((19, 3), 5)  # one block of units, so no grid barrier, and several tiles
 ALIGNED = ((5, 5, 2), 16)  # rows that start at 16 bytes; two blocks of units, both full
@@ -34,6 +35,8 @@ def recurrence(cell: str, dtype: str) -> Iterator[Case]:
     without = ("h", "h_n") if cell != "lstm" else ("h", "c", "h_n", "c_n")
     yield Case(cell, dtype, ONE, "persistent", options=options[-1])
     yield Case(cell, dtype, ONE, "step", options=options[-1])
+    for sizes in ONE_STEP, ONE_SEQUENCE, ONE_UNIT:
+        yield Case(cell, dtype, sizes, "persistent", options=options[-1])
     yield Case(cell, dtype, ((19, 18, 2), 20), "persistent", options=options[-1], device=FEW_BLOCKS, without=without[:1])
     yield Case(cell, dtype, ONE_BLOCK, "persistent", options=options[-1])
     yield Case(cell, dtype, ALIGNED, "persistent", options=options[-1])
@@ -77,6 +80,8 @@ def numba_cuda(cell: str, dtype: str) -> Iterator[Case]:
     yield Case(cell, dtype, ((5, 3, 1), 9), "step", "numba-cuda", options=relu)
     yield Case(cell, dtype, ONE, "persistent", "numba-cuda", options=tanh)
     yield Case(cell, dtype, ONE, "step", "numba-cuda", options=tanh)
+    for sizes in ONE_STEP, ONE_SEQUENCE, ONE_UNIT:
+        yield Case(cell, dtype, sizes, "persistent", "numba-cuda", options=tanh)
     yield Case(cell, dtype, ((35, 33, 2), 9), "persistent", "numba-cuda", options=relu, device=FEW_BLOCKS, without=("h",))
     yield Case(cell, dtype, ((6, 3, 1), 3), "persistent", "numba-cuda", options=tanh)
     yield Case(cell, dtype, ((2, 2), 35), "persistent", "numba-cuda", options=relu, without=("h_n",))

@@ -12,6 +12,7 @@ import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from unittest.mock import patch
 
 from minirnn.kernels.availability import missing
 from minirnn.kernels.cuda import compiled, source, without_driver
@@ -29,6 +30,7 @@ Step = Callable[[float], None]  # told after each piece of work how many seconds
 EMULATION_SEEDS = (2, 0, 1, 3, 4)  # of the schedule; 0 and 1 are the ascending and the descending order
 SANITIZER_SEEDS = (2, 3, 4)
 ARCHITECTURES = len(compiled.ARCHITECTURES)
+ALL = ("--architecture", *map(str, compiled.ARCHITECTURES))  # named, so that the table is not written
 # Seconds of one core that a piece of work is expected to take: for the progress bar alone.
 COSTS = {"reference": 25.0, PLAIN: 0.12, "numba-cuda": 0.8, ADDRESS: 0.3, THREAD: 0.6, "compile": 70.0, "bug": 3.0, "harmless": 15.0}
 
@@ -46,6 +48,22 @@ FOR_SANITIZERS = (
     ("lstm/lstm.cu", "a whole tile of rows is read where it is ragged", ADDRESS, "address sanitizer"),
     ("adam/adam.cu", "an integer overflows", ADDRESS, "undefined-behaviour sanitizer"),
     ("cuda/rows.cuh", "no barrier before the warps' sums are written again", THREAD, "thread sanitizer"),
+)
+
+
+# And the compile table: what no result shows, each with a word of the fault that must be found.
+_BOUNDS = "__launch_bounds__(THREADS, 1)"
+_INDEXED = "{ Real many[64]; for (int k = 0; k < 64; ++k) many[k] = from[(j * k) % H]; before[at(row, H) + j] = many[row % 64]; }"
+FOR_THE_COMPILER = (
+    (
+        Change("a literal is a float64", "adam/adam.cu", "new_m * (g - before_m)", "new_m * 0.3 * (g - before_m)", "adam", "float32"),
+        "float64",
+    ),
+    (
+        Change("an array is indexed by a variable", "cuda/packed.cu", "before[at(row, H) + j] = from[j];", _INDEXED, "lstm", "float32"),
+        "local",
+    ),
+    (Change("registers for too many blocks", "lstm/lstm.cu", _BOUNDS, "__launch_bounds__(THREADS, 8)", "lstm", "float32", of=2), "spills"),
 )
 
 
@@ -94,7 +112,8 @@ def emulation(workers: Workers, processes: int, step: Step) -> Row:
     tasks = [(PLAIN, group) for group in suites.emulated().values()]
     passed, faults, ran, seconds = _run(tasks, EMULATION_SEEDS, workers, processes, step)
     faults += [f"never run: {kernel}" for kernel in never_run(ran, every_kernel())]
-    return Row(2, name, _count(ran), passed, None, seconds, tuple(faults))
+    remark = f"ran each case under {len(EMULATION_SEEDS)} schedules of the threads"
+    return Row(2, name, _count(ran), passed, None, seconds, tuple(faults), remark=remark)
 
 
 def sanitizers(workers: Workers, processes: int, step: Step) -> Row:
@@ -112,7 +131,10 @@ def sanitizers(workers: Workers, processes: int, step: Step) -> Row:
             found += 1
         else:
             faults.append(f"{CHECKS[sanitizer]}: {verdict.change.what}: found by {verdict.finding or 'nothing'}")
-    return Row(3, name, _count(ran), passed, (found, len(FOR_SANITIZERS)), seconds + time.perf_counter() - began, tuple(faults))
+    remark = f"ran each case under {len(SANITIZER_SEEDS)} schedules"
+    return Row(
+        3, name, _count(ran), passed, (found, len(FOR_SANITIZERS)), seconds + time.perf_counter() - began, tuple(faults), remark=remark
+    )
 
 
 def _under(planted: tuple[str, str, str, str], workers: Workers) -> tuple[mutation.Verdict, str, str]:
@@ -122,29 +144,51 @@ def _under(planted: tuple[str, str, str, str], workers: Workers) -> tuple[mutati
     return mutation.try_out(change, workers, ((sanitizer, SANITIZER_SEEDS[:1]),)), sanitizer, by
 
 
-def compilation(workers: Workers, quick: bool, step: Step) -> Row:
-    """Tier 4: every kernel for every architecture, through the compiler table's own command; that its table is complete, where `quick`."""
-    name, began, lines = "compilation", time.perf_counter(), list[str]()
+def compilation(workers: Workers, processes: int, quick: bool, step: Step) -> Row:
+    """Tier 4: every kernel for every architecture, a file at a time; where `quick`, only whether the table of it is complete."""
+    name, began = "compilation", time.perf_counter()
+    _, outdated = _compiled(workers, ["--check"])
+    faults = outdated.strip().splitlines()
     if quick:
-        code, err = _compiled(workers, ["--check"], lines)
-        if code:
-            return Row(4, name, seconds=time.perf_counter() - began, faults=tuple(err.strip().splitlines()[-3:]))
-        return Row(4, name, not_run=f"{compiled.TABLE.name} lists every kernel")
+        return Row(4, name, faults=tuple(faults), not_run="" if faults else f"{compiled.TABLE.name} lists every kernel")
     if reason := without_driver.why_not_cupy() or without_driver.why_not_numba():
         return Row(4, name, not_run=reason)
-    code, err = _compiled(workers, [], lines)
-    step(COSTS["compile"] * ARCHITECTURES)
-    last = err.strip().splitlines()[-1] if err.strip() else ""
-    cases = int(last.split()[0]) if last and last.split()[0].isdigit() else 0
-    faults = tuple(err.strip().splitlines()[:-1]) or (last,) if code or not cases else ()
-    return Row(
-        4, name, len({(file, kernel) for file, kernel, _ in compiled.listed_in_sources()}), cases, None, time.perf_counter() - began, faults
-    )
+    listed = compiled.listed_in_sources()
+    files = sorted({file for file, _, _ in listed})
+    cost = COSTS["compile"] * ARCHITECTURES / len(files)
+    cases = 0
+    for file, code, said in mutation.in_parallel(lambda file: (file, *_compiled(workers, [file, *ALL])), files, workers, processes):
+        step(cost)
+        lines = said.strip().splitlines() or [""]
+        count = int(lines[-1].split()[0]) if lines[-1][:1].isdigit() else 0
+        cases += count
+        faults += [line for line in lines if " sm_" in line or "does not compile" in line]
+        if code not in (0, 1) or not count:
+            faults.append(f"{file}: exit code {code}: {lines[-1]}")
+    found = [change for change, word in FOR_THE_COMPILER if word in " ".join(_faults_of(change))]
+    faults += [f"{change.file}: {change.what}: not found" for change, _ in FOR_THE_COMPILER if change not in found]
+    planted = len(found), len(FOR_THE_COMPILER)
+    kernels, seconds = len({(file, kernel) for file, kernel, _ in listed}), time.perf_counter() - began
+    remark = f"compiled for {ARCHITECTURES} architectures; each kernel, dtype and architecture is a case"
+    return Row(4, name, kernels, cases, planted, seconds, tuple(faults), remark=remark)
 
 
-def _compiled(workers: Workers, arguments: Sequence[str], lines: list[str]) -> tuple[int | None, str]:
+def _compiled(workers: Workers, arguments: Sequence[str]) -> tuple[int | None, str]:
+    """The exit code of the command, and what it says beside its table."""
     command = [sys.executable, "-m", "minirnn.kernels.cuda.compiled", *arguments]
-    return workers.start(command, {**os.environ, **ONE_THREAD}, "", 3600, lines.append)
+    return workers.start(command, {**os.environ, **ONE_THREAD}, "", 3600, lambda line: None)
+
+
+def _faults_of(change: Change) -> list[str]:
+    """What is wrong with a changed file, compiled for one architecture."""
+    path = (source.KERNELS / change.file).resolve()
+    text = change.applied(source.text, source.KERNELS)
+    source.read.cache_clear()
+    try:
+        with patch.object(source, "text", lambda other: text if other.resolve() == path else other.read_text()):
+            return [fault for kernel in compiled.compile_unit(change.file, change.dtype, [90]) for fault in kernel.faults()]
+    finally:
+        source.read.cache_clear()
 
 
 def planted(changes: Sequence[Change], verdicts: list[mutation.Verdict], workers: Workers, processes: int, step: Step) -> Row:
@@ -159,7 +203,9 @@ def planted(changes: Sequence[Change], verdicts: list[mutation.Verdict], workers
     faults = tuple(f"{v.change.file}: {v.change.what}: {v.fault}" for v in verdicts if not v.right)
     kernels = len({(v.change.language, v.change.kernel) for v in bugs})
     found = sum(verdict.right for verdict in bugs)
-    return Row(5, name, kernels, len(verdicts), (found, len(bugs)), time.perf_counter() - began, faults)
+    harmless = [verdict.right for verdict in verdicts if verdict.change.harmless]
+    remark = f"let {sum(harmless)} of {len(harmless)} harmless changes pass"
+    return Row(5, name, kernels, len(verdicts), (found, len(bugs)), time.perf_counter() - began, faults, remark=remark)
 
 
 def device() -> Row:
