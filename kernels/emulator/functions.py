@@ -64,6 +64,8 @@ def compute(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[st
         if narrow is None or out is not None:
             result = function(*arguments, **keywords)
         elif name in _SUMS:
+            if name in _PRODUCTS and all(each.ndim == 2 for each in arguments) and arguments[0].shape[0] == arguments[1].shape[-1] == 1:
+                arguments = (arguments[0] * arguments[1].T, np.ones_like(arguments[1]))  # of one number CuPy adds up the rounded products
             result = _rounded(function(*_widened(arguments), **keywords), narrow)
         else:
             result = _rounded(_with_loops(function, arguments, keywords), narrow)
