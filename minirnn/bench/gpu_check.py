@@ -87,6 +87,7 @@ def check(
     arrays = draw(cell, batch_sizes, D, H, dtype, seed)
     try:
         found = Ours(cell, kernel, form, arrays, batch_sizes, xp, device).both()
+        xp.cuda.Device().synchronize()  # a kernel that fails is reported by whoever waits for it
     except (
         Exception
     ) as error:  # whatever a kernel, a launch or an emulator can find: this kernel is wrong, and the others want to be checked
