@@ -218,3 +218,16 @@ def test_indices_beyond_the_end_are_errors(n: Any) -> None:
     """CuPy lets an array of indices wrap around; a program that counts on it is a mistake here."""
     with pytest.raises(IndexError, match="out of bounds"):
         xp.asarray(n)[xp.asarray([2])]
+
+
+def test_what_cupy_does_otherwise_with_16_bits() -> None:
+    """Its `where` knows no bfloat16 and promotes it, it multiplies no stacks of it, and sums of products that leave one number round those."""
+    bfloat16 = pytest.importorskip("ml_dtypes", reason="bfloat16 needs ml_dtypes").bfloat16
+    x = xp.ones((2, 3, 3), bfloat16)
+    assert xp.where(x > 0, x, 0).dtype == np.float32
+    with pytest.raises(TypeError, match="no batched product of bfloat16"):
+        x @ x
+    assert (x[0] @ x[0]).dtype == bfloat16
+    tiny = xp.full((1, 64), 2.0**-13, np.float16)  # its square is no number of float16
+    assert float(xp.vdot(tiny, tiny)) == float((tiny @ tiny.T)[0, 0]) == 0
+    assert float((xp.concatenate([tiny, tiny]) @ tiny.T)[0, 0]) == 2.0**-20
