@@ -221,7 +221,7 @@ def test_indices_beyond_the_end_are_errors(n: Any) -> None:
 
 
 def test_what_cupy_does_otherwise_with_16_bits() -> None:
-    """Its `where` knows no bfloat16 and promotes it, it multiplies no stacks of it, and sums of products that leave one number round those."""
+    """`where` promotes bfloat16, stacks of it are not multiplied, and a sum of products that is one number adds up rounded ones."""
     bfloat16 = pytest.importorskip("ml_dtypes", reason="bfloat16 needs ml_dtypes").bfloat16
     x = xp.ones((2, 3, 3), bfloat16)
     assert xp.where(x > 0, x, 0).dtype == np.float32
