@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Self
 
 from minirnn.kernels.emulator import build
 from minirnn.kernels.verification.cases import Case
@@ -58,11 +58,19 @@ class Stopped(Exception):
 
 
 class Workers:
-    """Starts processes, from any thread, and can end all that still run."""
+    """Starts processes, from any thread; none of them outlives the `with` block."""
 
     def __init__(self) -> None:
         self._running: set[subprocess.Popen[str]] = set()
         self._lock, self._stopped = threading.Lock(), False
+        self._scratch = tempfile.TemporaryDirectory()  # for what is compiled of changed texts: nobody will ask for it again
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        self._scratch.cleanup()
 
     def run(
         self,
@@ -90,7 +98,8 @@ class Workers:
                 ran.update((case.language, kernel, case.dtype) for kernel in lines[-1]["launched"])
                 passed()
 
-        code, err = self.start([sys.executable, "-m", "minirnn.kernels.verification.worker"], environment(sanitizer), task, limit, read)
+        env = environment(sanitizer) | ({"NUMBA_CACHE_DIR": self._scratch.name} if instead else {})
+        code, err = self.start([sys.executable, "-m", "minirnn.kernels.verification.worker"], env, task, limit, read)
         good = sum(line["error"] is None for line in lines)
         return Outcome(good, _finding(code, lines, err, cases, limit), time.perf_counter() - began, frozenset(ran))
 

@@ -17,6 +17,7 @@ import pytest
 from minirnn.kernels.cuda import source
 from minirnn.kernels.emulator import build
 from minirnn.kernels.verification import mutation, planted, report, suites, tiers
+from minirnn.kernels.verification.__main__ import exit_code, main
 from minirnn.kernels.verification.cases import Case, Mismatch, compare
 from minirnn.kernels.verification.mutation import STAGES, Verdict
 from minirnn.kernels.verification.planted.change import Change, Stale
@@ -31,7 +32,8 @@ NO_BUG = Change("a comment", "adam/adam.cu", "if (j >= size) return;", "if (j >=
 
 
 def try_out(change: Change) -> Verdict:
-    return mutation.try_out(change, Workers(), PLAIN_ONLY)
+    with Workers() as workers:
+        return mutation.try_out(change, workers, PLAIN_ONLY)
 
 
 @runs
@@ -215,6 +217,20 @@ def test_the_document_says_what_was_found_by_what_and_what_was_not_run() -> None
     assert "| `adam/adam.cu` | a comment | survives every check |" in text
     assert "- `x.cu`: a barrier more\n" in text
     assert report.found_by(verdicts) == {"result": 1}
+
+
+def test_the_exit_code_tells_a_fault_from_a_tier_that_could_not_run() -> None:
+    assert exit_code([ROWS[0], ROWS[3]], quick=False) == 0
+    assert exit_code(ROWS, quick=False) == 1
+    not_compiled = Row(4, "compilation", not_run="there is no CuPy")
+    assert exit_code([not_compiled], quick=False) == 2
+    assert exit_code([not_compiled], quick=True) == 0
+
+
+def test_a_name_that_no_planted_bug_has_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["--bugs", "no such bug"])
+    assert "no planted bug has 'no such bug' in its file or its description" in capsys.readouterr().err
 
 
 @runs
