@@ -12,7 +12,24 @@ from minirnn.kernels.cuda import source
 NULL = np.uintp(0)  # a pointer to nothing: the gradient that is None
 STATIC = 48 * 1024  # bytes of shared memory that a block may have without asking for more
 
-_modules: dict[tuple[Any, ...], Any] = {}  # compiling takes a second
+
+class _Module:
+    """A compiled file, and of its kernels those that were asked for: looking one up goes through the driver."""
+
+    def __init__(self, module: Any) -> None:
+        self.module = module
+        self.kernels: dict[str, Any] = {}
+        self.shared: dict[str, int] = {}  # bytes of dynamic shared memory that a kernel may have; more is never taken back
+
+    def kernel(self, name: str, shared: int) -> Any:
+        if name not in self.kernels:
+            self.kernels[name] = self.module.get_function(name)
+        if shared > self.shared.get(name, STATIC):
+            self.kernels[name].max_dynamic_shared_size_bytes = self.shared[name] = shared
+        return self.kernels[name]
+
+
+_modules: dict[tuple[Any, ...], _Module] = {}  # compiling takes a second
 
 
 def wide(dtype: Any) -> Any:
@@ -33,11 +50,8 @@ def function(xp: Any, unit: str, name: str, dtype: Any, *, cooperative: bool = F
     key = xp.__name__, xp.cuda.Device().id, unit, np.dtype(dtype).name, cooperative
     if key not in _modules:
         options = source.options(np.dtype(dtype).name)
-        _modules[key] = xp.RawModule(code=source.read(unit), options=options, enable_cooperative_groups=cooperative)
-    kernel = _modules[key].get_function(name)
-    if shared > STATIC:
-        kernel.max_dynamic_shared_size_bytes = shared
-    return kernel
+        _modules[key] = _Module(xp.RawModule(code=source.read(unit), options=options, enable_cooperative_groups=cooperative))
+    return _modules[key].kernel(name, shared)
 
 
 def contiguous(xp: Any, gradient: Array | None) -> Array | None:
