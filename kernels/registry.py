@@ -65,6 +65,8 @@ class Kernel:
         for package in packages if kind == "emulated" else (*self.requires, *packages):
             if not installed(package):
                 return f"it needs the package {package}, which is not installed"
+        if packages and kind == "cuda" and np.lib.NumpyVersion(np.__version__) < "2.1.2":
+            return f"CuPy takes bfloat16 with NumPy 2.1.2 or newer, and this is {np.__version__}"
         if self.devices is None:
             return None
         return emulator_lacks(self.emulator) if kind == "emulated" else missing(device)

@@ -7,7 +7,8 @@
    benchmark with 1. With --sanitize the same runs once more under each tool of compute-sanitizer.
 2. The shapes of a grid (minirnn/bench/gpu_cases.py has them, with their sources) are timed: a layer with its input product, forward, and
    forward and backward with all gradients. CUDA events, after a warm-up, in rounds in which all contestants take turns; the median and
-   the extremes are shown, and what part of the median a layer at the device's published peak would take.
+   the extremes are shown, and what part of the median a layer at the device's published peak would take. A time begins on an idle GPU, so
+   the step form's includes what Python needs to launch it, as it does in use.
 
 The device "emulated" runs the same code on tiny shapes and takes no times: what a CPU needs to emulate a GPU says nothing of the GPU.
 """
