@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import re
 import signal
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from minirnn.kernels.verification import mutation, planted, report, suites, tier
 from minirnn.kernels.verification.__main__ import exit_code, main
 from minirnn.kernels.verification.cases import Case, Mismatch, compare
 from minirnn.kernels.verification.mutation import STAGES, Verdict
-from minirnn.kernels.verification.planted.change import Change, Stale
+from minirnn.kernels.verification.planted.change import BARRIER, Change, Stale
 from minirnn.kernels.verification.process import ADDRESS, THREAD, Finding, Workers, _finding
 from minirnn.kernels.verification.report import Row
 
@@ -107,26 +106,27 @@ def test_planted_bugs_are_many_and_each_has_a_name_of_its_own() -> None:
         for cell in ("lstm", "gru", "rnn"):
             assert sum((change.language, change.kernel) == (language, cell) for change in bugs) >= 5
         assert any(change.harmless and change.language == language for change in CHANGES)
-    for file, what, _, _ in tiers.FOR_SANITIZERS:
-        assert (file, what) in names
-
-
-BARRIER = r"sync(threads|warp)(__)?\(\)|\.sync\(\)"
 
 
 @pytest.mark.parametrize("file", sorted({change.file for change in CHANGES if "barrier" in change.what}))
 def test_every_barrier_is_left_out_once(file: str) -> None:
     """A new barrier needs a planted bug that leaves it out."""
-    barriers = len(re.findall(BARRIER, source.text(source.KERNELS / file)))
+    barriers = len(BARRIER.findall(source.text(source.KERNELS / file)))
     bugs = [change for change in CHANGES if change.file == file and not change.harmless and "sync" not in change.new]
     texts = {change.applied(source.text, source.KERNELS) for change in bugs}
-    assert sum(len(re.findall(BARRIER, text)) == barriers - 1 for text in texts) == barriers
+    assert sum(len(BARRIER.findall(text)) == barriers - 1 for text in texts) == barriers
+
+
+def test_the_thread_sanitizer_is_asked_about_every_barrier_of_cuda_cpp() -> None:
+    asked = [change for change, sanitizer, _ in tiers.for_sanitizers() if sanitizer == THREAD]
+    texts = {source.text((source.KERNELS / file).resolve()) for file in {change.file for change in asked}}
+    assert len(asked) >= sum(len(BARRIER.findall(text)) for text in texts)
 
 
 def test_every_file_with_a_barrier_has_planted_bugs() -> None:
     paths = [source.KERNELS / unit.path for unit in source.UNITS]
     paths += [path for pattern in ("cuda/*.cuh", "cuda/numba_rows.py", "*/numba_cuda.py") for path in source.KERNELS.glob(pattern)]
-    with_barriers = {str(path.relative_to(source.KERNELS)) for path in paths if re.search(BARRIER, source.text(path))}
+    with_barriers = {str(path.relative_to(source.KERNELS)) for path in paths if BARRIER.search(source.text(path))}
     assert with_barriers <= {change.file for change in CHANGES}
 
 

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+BARRIER = re.compile(r"sync(threads|warp)(__)?\(\)|\.sync\(\)")
+
 
 class Stale(Exception):
     """The text that a change replaces is not in its file any more, or not as often as the change was written for."""
@@ -28,6 +30,10 @@ class Change:
     @property
     def language(self) -> str:
         return "numba-cuda" if "numba" in self.file else "CUDA C++"
+
+    @property
+    def leaves_out_a_barrier(self) -> bool:
+        return bool(BARRIER.search(self.old)) and not BARRIER.search(self.new)
 
     def applied(self, read: Callable[[Path], str], kernels: Path) -> str:
         """The file's text with the change. Where `old` has white space, the file may have any."""
