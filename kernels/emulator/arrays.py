@@ -15,7 +15,7 @@ from minirnn.kernels.emulator import counts, device, memory, names
 
 Array: TypeAlias = Any  # numpy.ndarray
 SCALARS = (bool, int, float, complex, np.generic)
-_REFUSED = "Implicit conversion to a NumPy array is not allowed. Please use `.get()` to construct a NumPy array explicitly."
+_REFUSED = "an array of the device becomes NumPy's only where it is told to: `.get()` copies it"
 # These choose the size of their result by what is in the arrays, and the host waits to learn it.
 _WAITING = {"compress", "nonzero"}
 _HOST_INDICES = {"take", "choose", "put", "compress"}
@@ -217,11 +217,11 @@ class ndarray:
 
     def set(self, arr: Array, stream: Any = None) -> None:
         if not isinstance(arr, np.ndarray):
-            raise TypeError("Only numpy.ndarray can be set to cupy.ndarray")
+            raise TypeError("set() takes a numpy.ndarray")
         if arr.dtype != self.dtype:
-            raise TypeError(f"{arr.dtype} array cannot be set to {self.dtype} array")
+            raise TypeError(f"set(): numbers of {arr.dtype} for an array of {self.dtype}")
         if arr.shape != self.shape:
-            raise ValueError(f"Shape mismatch. Old shape: {self.shape}, new shape: {arr.shape}")
+            raise ValueError(f"set(): an array {arr.shape} for one of {self.shape}")
         counts.copied_to_device(arr.nbytes, "set()")
         self._array[...] = arr
 
@@ -265,7 +265,7 @@ class ndarray:
 
     def __iter__(self) -> Iterator[ndarray]:
         if not self.ndim:
-            raise TypeError("iteration over a 0-d array")
+            raise TypeError("an array without axes has no elements to go through")
         return (self[i] for i in range(len(self)))
 
     def __getitem__(self, key: Any) -> ndarray:
@@ -281,7 +281,7 @@ class ndarray:
         index, arrays, masked = _index(key, "an index of the host")
         if isinstance(value, (list, tuple, np.ndarray)) and np.ndim(value):
             if not arrays:
-                raise ValueError("non-scalar numpy.ndarray cannot be used for fill")
+                raise ValueError("fill() takes one number, and this is a numpy.ndarray of several")
             value = np.asarray(value)
             counts.copied_to_device(value.nbytes, "a value of the host")
         elif not isinstance(value, np.ndarray):
@@ -343,14 +343,16 @@ class ndarray:
 
     def repeat(self, repeats: Any, axis: int | None = None) -> Any:
         if isinstance(repeats, np.ndarray):
-            raise TypeError("'repeats' does not accept numpy.ndarray; convert with cupy.array() first")
+            raise TypeError("repeats: a numpy.ndarray of counts must go to the device first, by cupy.array()")
         if isinstance(repeats, ndarray):
             counts.synchronised("repeat() by an array")
         return self._call("repeat", (repeats, axis), {})
 
     def fill(self, value: Any) -> None:
         if np.ndim(value._array if isinstance(value, ndarray) else value):
-            raise ValueError(f"non-scalar {'cupy' if isinstance(value, ndarray) else 'numpy'}.ndarray cannot be used for fill")
+            raise ValueError(
+                f"fill() takes one number, and this is a {'cupy' if isinstance(value, ndarray) else 'numpy'}.ndarray of several"
+            )
         self[...] = value
 
     def __copy__(self) -> ndarray:

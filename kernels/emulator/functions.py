@@ -139,7 +139,7 @@ def _check_arrays(section: str, name: str, args: tuple[Any, ...], kwargs: dict[s
     if name in _JOINING:
         joined = args[0] if args else kwargs.get("tup")
         if isinstance(joined, ndarray) or not all(isinstance(each, ndarray) for each in joined or ()):
-            raise TypeError("Only cupy arrays can be concatenated")
+            raise TypeError("every part must be a cupy.ndarray")
     signature = names.signature(section, name)
     first = next(iter(signature.parameters), "") if signature else ""
     if args and first in _ARRAY_PARAMETERS and not isinstance(args[0], ndarray):
@@ -280,7 +280,7 @@ def _splitting(name: str) -> Callable[..., Any]:
 
     def call(ary: Any, indices_or_sections: Any, axis: int = 0) -> Any:
         if isinstance(indices_or_sections, ndarray):
-            raise TypeError("'ndarray' object cannot be interpreted as an integer")
+            raise TypeError("an array of the device is no integer; int() reads it")
         return compute(getattr(np, name), (_array(name, ary), _listed(indices_or_sections), axis), {}, name)
 
     return call
@@ -325,9 +325,9 @@ class Ufunc:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if unknown := set(kwargs) - {"out", "dtype", "casting", "where"}:
-            raise TypeError(f"Wrong arguments {unknown}")
+            raise TypeError(f"{self.name} takes no arguments named {', '.join(sorted(unknown))}")
         if not self.nin <= len(args) <= self.nargs:
-            raise TypeError(f"Wrong number of arguments for {self.name!r}. It must be either {self.nin} or {self.nargs} (with outputs)")
+            raise TypeError(f"{self.name} takes {self.nin} arguments, or {self.nargs} with its outputs, got {len(args)}")
         for each in args:
             if not isinstance(each, (ndarray, *SCALARS)):
                 raise TypeError(f"Unsupported type {type(each)}")
@@ -335,7 +335,7 @@ class Ufunc:
             return self._where(kwargs.pop("where"), args, kwargs)
         out = kwargs.get("out", args[self.nin] if len(args) > self.nin else None)
         if not isinstance(out, (ndarray, tuple, type(None))):
-            raise TypeError(f"return arrays must be of ArrayType, got {type(out)}")
+            raise TypeError(f"out must be a cupy.ndarray, got {type(out)}")
         result = compute(self._ufunc, args, kwargs, self.__name__)
         return out if isinstance(out, ndarray) else result
 
@@ -346,7 +346,7 @@ class Ufunc:
 
     def _only(self, method: str, *allowed: str) -> None:
         if self.__name__ not in allowed:
-            raise NotImplementedError(f"`{self.name}.{method}` is not supported yet")
+            raise NotImplementedError(f"CuPy has no {method} of {self.__name__}")
 
     def reduce(self, array: Any, axis: Any = 0, dtype: Any = None, out: Any = None, keepdims: bool = False) -> Any:
         self._only("reduce", "add", "multiply")
@@ -362,7 +362,7 @@ class Ufunc:
     def at(self, a: ndarray, indices: Any, b: Any = None) -> None:
         self._only("at", "add", "subtract", "maximum", "minimum", "bitwise_and", "bitwise_or", "bitwise_xor")
         if self.__name__ == "subtract" and a.dtype not in (np.int32, np.uint32):
-            raise TypeError("cupy.subtract.at only supports int32, uint32, as data type")
+            raise TypeError(f"subtract.at: CuPy takes int32 and uint32, got {a.dtype}")
         a._scatter(self._ufunc, indices, b)
 
 

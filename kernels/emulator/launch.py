@@ -52,11 +52,11 @@ class RawModule:
         jitify: bool | None = None,
     ) -> None:
         if (code is None) == (path is None):
-            raise TypeError("Exactly one of `code` and `path` keyword arguments must be given.")
+            raise TypeError("a RawModule is made of `code` or of `path`, of one of them")
         if path is not None:
             raise NotImplementedError("a compiled module (path=) cannot be emulated; give its code")
         if not isinstance(options, tuple):
-            raise TypeError(f"Argument 'options' has incorrect type (expected tuple, got {type(options).__name__})")
+            raise TypeError(f"options must be a tuple, got {type(options).__name__}")
         self.code, self.options, self.backend = code or "", options, backend
         self.enable_cooperative_groups, self.name_expressions = enable_cooperative_groups, tuple(name_expressions or ())
         self._libraries: dict[str, Library] = {}

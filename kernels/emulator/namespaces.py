@@ -51,7 +51,7 @@ def _matrices(*matrices: Any) -> None:
         if not isinstance(matrix, ndarray):
             raise np.linalg.LinAlgError(f"cupy.linalg only supports cupy.ndarray, got {type(matrix)}")
         if matrix.dtype.itemsize == 2:
-            raise TypeError(f"{matrix.dtype} is unsupported in linalg")
+            raise TypeError(f"linear algebra takes no {matrix.dtype}")
     if matrices[0].ndim < 2 or matrices[0].shape[-1] != matrices[0].shape[-2]:
         raise np.linalg.LinAlgError(f"the last two axes must be those of a square matrix, got {matrices[0].shape}")
 
@@ -69,7 +69,7 @@ def _each(function: Callable[..., Any], result: Any, *stacks: Any) -> Any:
 def _solve(a: Any, b: Any) -> Any:
     _matrices(a, b)
     if b.ndim == 0 or (b.shape != a.shape[-1:] if b.ndim == 1 else a.shape[:-1] != b.shape[:-1]):
-        raise ValueError(f"a must have (..., M, M) shape and b must have (M,) or (..., M, K) shape, got {a.shape} and {b.shape}")
+        raise ValueError(f"solve: a must be (..., n, n) and b (n,) or (..., n, k), got {a.shape} and {b.shape}")
 
     def solve(a: Any, b: Any) -> Any:
         b = np.broadcast_to(b, a.shape[:-1]) if b.ndim == 1 else b

@@ -136,7 +136,7 @@ def test_options_define_macros_and_flush() -> None:
     assert 0 < float(least[0]) < 1e-40
     module("--ftz=true").get_function("subnormal")((1,), (1,), (least,))
     assert float(least[0]) == 0
-    with pytest.raises(TypeError, match="expected tuple, got list"):
+    with pytest.raises(TypeError, match="must be a tuple, got list"):
         xp.RawModule(code=SOURCE, options=["-DX"])
 
 

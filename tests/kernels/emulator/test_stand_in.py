@@ -77,7 +77,7 @@ def test_arithmetic_in_place_keeps_the_array(n: Any) -> None:
 @pytest.mark.parametrize(
     ("use", "words"),
     [
-        (lambda x, n: np.asarray(x), r"Please use `.get\(\)` to construct a NumPy array explicitly"),
+        (lambda x, n: np.asarray(x), r"becomes NumPy's only where it is told to: `.get\(\)` copies it"),
         (lambda x, n: x + n, "Unsupported type <class 'numpy.ndarray'>"),
         (lambda x, n: n + x, "Unsupported type <class 'numpy.ndarray'>"),
         (lambda x, n: x == n, "Unsupported type <class 'numpy.ndarray'>"),
@@ -85,10 +85,10 @@ def test_arithmetic_in_place_keeps_the_array(n: Any) -> None:
         (lambda x, n: xp.tanh(n), "Unsupported type <class 'numpy.ndarray'>"),
         (lambda x, n: xp.tanh([1.0]), "Unsupported type <class 'list'>"),
         (lambda x, n: xp.where(x > 0, x, n), "Unsupported type <class 'numpy.ndarray'>"),
-        (lambda x, n: xp.concatenate([x, n]), "Only cupy arrays can be concatenated"),
-        (lambda x, n: xp.concatenate([[1.0], [2.0]]), "Only cupy arrays can be concatenated"),
+        (lambda x, n: xp.concatenate([x, n]), "every part must be a cupy.ndarray"),
+        (lambda x, n: xp.concatenate([[1.0], [2.0]]), "every part must be a cupy.ndarray"),
         (lambda x, n: xp.einsum("ij,ij", x, n), "Unsupported type <class 'numpy.ndarray'>"),
-        (lambda x, n: xp.add(x, x, out=n), "return arrays must be of ArrayType, got <class 'numpy.ndarray'>"),
+        (lambda x, n: xp.add(x, x, out=n), "out must be a cupy.ndarray, got <class 'numpy.ndarray'>"),
         (lambda x, n: xp.mean([1.0, 2.0]), "mean\\(\\) takes a cupy.ndarray, got <class 'list'>"),
         (lambda x, n: xp.add.at(x, 0, n[0]), "Unsupported type <class 'numpy.ndarray'>"),
         (
@@ -150,9 +150,9 @@ def test_a_matrix_that_cannot_be_factorised_gives_nan_and_no_error() -> None:
         broken = np.isnan(result.get()).reshape(3, 4).any(1)
         assert broken.tolist() == [False, True, False]
     for wrong in (lambda: xp.linalg.solve(xp.eye(2), xp.ones(3)), lambda: xp.linalg.solve(stack, xp.ones((2, 2)))):
-        with pytest.raises(ValueError, match="a must have"):
+        with pytest.raises(ValueError, match="a must be"):
             wrong()
-    with pytest.raises(TypeError, match="float16 is unsupported in linalg"):
+    with pytest.raises(TypeError, match="linear algebra takes no float16"):
         xp.linalg.inv(xp.eye(2, dtype=np.float16))
 
 
