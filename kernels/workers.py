@@ -40,6 +40,14 @@ def share(work: Callable[[int], None], groups: int) -> None:
         other.result()
 
 
+def run(function: Callable[..., None], P: int, *arguments: object) -> None:
+    """Run function(p, P, *arguments) for p = 0, ..., P - 1, each in a thread of its own; returns when all have ended.
+
+    `function` is compiled, releases the interpreter's lock, and must not wait for one of its fellows: they may run one after another.
+    """
+    share(lambda p: function(p, P, *arguments), P)
+
+
 def _forget() -> None:
     """A forked child inherits the pool without its threads."""
     global _pool
