@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
+os.environ.setdefault("MINIRNN_QUIET", "1")  # what a command says does not depend on what has been compiled before
+
 _COMMON = {"deadline": None, "max_examples": 25, "suppress_health_check": [HealthCheck.too_slow]}
 
 settings.register_profile("ci", **_COMMON, derandomize=True, database=None, print_blob=True)
