@@ -12,6 +12,19 @@ An implementation is a module with `forward` and `backward`. It knows arrays onl
 the caller guarantees (`check_packed` says what is wrong where it does not hold). It writes to none of its arguments, and keeps what
 its backward pass needs in the tape that `forward` returns. In the backward pass each of `dh`, `dc`, `dh_n` and `dc_n` may be None,
 which means zero.
+
+What a module may offer beside these, known by its name:
+
+    in_place = True
+        `forward` and `backward` take `out=None`, an array to write to. Forward: the gates (an RNN, which keeps none: h); it may be z
+        itself, whose contents are then lost. Backward: dz; it may be the tape's gates (not an RNN's h), and the tape is then spent.
+    gates(a) -> None                                    LSTM
+        (1.2) to (1.5) of all rows at once, in place of a = z + h_{t-1} w_hh^T (S, 4H): the tape's gates once more.
+    gates(z, a, b_hn) -> hn                             GRU
+        (1.2) to (1.5) of all rows at once, in place of z (S, 3H), from a = h_{t-1} w_hh^T (S, 3H); hn (S, H).
+    step(x, h, c, w_ih, w_hh, b_ih, b_hh) -> h, c       LSTM
+    step(x, h, w_ih, w_hh, b_ih, b_hh) -> h             GRU; RNN, with nonlinearity="tanh" at the end
+        One step without a tape. x (N, D), states (N, H), w_ih (4H, D), w_hh (4H, H), biases (4H,) or both None; new states in new arrays.
 """
 
 from __future__ import annotations

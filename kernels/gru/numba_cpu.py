@@ -14,17 +14,22 @@ import numpy as np
 from minirnn.kernels import workers
 from minirnn.kernels.compiling import compiled
 from minirnn.kernels.contract import Array, GRUGrads, GRUTape, check_packed
+from minirnn.kernels.gru.numpy_ import gates, step
 from minirnn.kernels.packed import last_rows, previous, starts
 from minirnn.kernels.pointwise import sigmoid, tanh
 from minirnn.kernels.product import VECTOR, empty, lanes, multiply_3, multiply_4, pack_columns, pack_gates, padded
 
+__all__ = ["backward", "forward", "gates", "in_place", "step"]
 
-def forward(z: Array, w_hh: Array, b_hn: Array, h0: Array, batch_sizes: Array) -> GRUTape:
+in_place = True
+
+
+def forward(z: Array, w_hh: Array, b_hn: Array, h0: Array, batch_sizes: Array, out: Array | None = None) -> GRUTape:
     """z (S, 3H), w_hh (3H, H), b_hn (H,), h0 (N, H), batch_sizes (T,); all float32 or all float64"""
     check_packed("GRU", 3, z, w_hh, batch_sizes, b_hn=b_hn, h0=h0)
     (N, H), S = h0.shape, len(z)
     h, hn = np.empty((S, H), z.dtype), np.empty((S, H), z.dtype)
-    gates = np.empty((S, 3 * H), z.dtype)
+    gates = np.empty((S, 3 * H), z.dtype) if out is None else out
     panels = pack_gates(w_hh, 3)
     first = starts(batch_sizes)  # (T+1,)
     P = workers.groups(N, 6 * S * H * H)
@@ -37,10 +42,11 @@ def forward(z: Array, w_hh: Array, b_hn: Array, h0: Array, batch_sizes: Array) -
     return GRUTape(h, gates, hn, h[last_rows(batch_sizes)], h0, batch_sizes)
 
 
-def backward(tape: GRUTape, w_hh: Array, dh: Array | None, dh_n: Array | None) -> GRUGrads:
+def backward(tape: GRUTape, w_hh: Array, dh: Array | None, dh_n: Array | None, out: Array | None = None) -> GRUGrads:
     """dh (S, H), dh_n (N, H); None means zero"""
     (N, H), S, dtype = tape.h0.shape, len(tape.h), w_hh.dtype
-    dz, da = np.empty((S, 3 * H), dtype), np.empty((S, 3 * H), dtype)
+    dz = np.empty((S, 3 * H), dtype)
+    da = np.empty((S, 3 * H), dtype)
     dh0 = np.zeros((N, H), dtype) if dh_n is None else dh_n.copy()  # (N, H) dL/dh_t on its way back              (2.1)
     dh = np.empty((0, H), dtype) if dh is None else np.ascontiguousarray(dh)
     panels = pack_columns(w_hh)
@@ -56,6 +62,9 @@ def backward(tape: GRUTape, w_hh: Array, dh: Array | None, dh_n: Array | None) -
     workers.share(group, P)
     dw_hh = da.T @ previous(tape.h, tape.h0, tape.batch_sizes)  # (3H, H)  (2.8)
     db_hn = da[:, 2 * H :].sum(axis=0)  # (H,)  (2.9)
+    if out is not None:
+        out[...] = dz
+        dz = out
     return GRUGrads(dz, dw_hh, db_hn, dh0)  # (2.10)
 
 

@@ -15,17 +15,22 @@ import numpy as np
 from minirnn.kernels import workers
 from minirnn.kernels.compiling import compiled
 from minirnn.kernels.contract import Array, LSTMGrads, LSTMTape, check_packed
+from minirnn.kernels.lstm.numpy_ import gates, step
 from minirnn.kernels.packed import last_rows, previous, starts
 from minirnn.kernels.pointwise import sigmoid, tanh
 from minirnn.kernels.product import VECTOR, empty, lanes, multiply_4, pack_columns, pack_gates, padded
 
+__all__ = ["backward", "forward", "gates", "in_place", "step"]
 
-def forward(z: Array, w_hh: Array, h0: Array, c0: Array, batch_sizes: Array) -> LSTMTape:
+in_place = True
+
+
+def forward(z: Array, w_hh: Array, h0: Array, c0: Array, batch_sizes: Array, out: Array | None = None) -> LSTMTape:
     """z (S, 4H), w_hh (4H, H), h0 (N, H), c0 (N, H), batch_sizes (T,); all float32 or all float64"""
     check_packed("LSTM", 4, z, w_hh, batch_sizes, h0=h0, c0=c0)
     (N, H), S = h0.shape, len(z)
     h, c = np.empty((S, H), z.dtype), np.empty((S, H), z.dtype)
-    gates = np.empty((S, 4 * H), z.dtype)
+    gates = np.empty((S, 4 * H), z.dtype) if out is None else out
     panels = pack_gates(w_hh, 4)
     first = starts(batch_sizes)  # (T+1,)
     P = workers.groups(N, 8 * S * H * H)
@@ -39,7 +44,15 @@ def forward(z: Array, w_hh: Array, h0: Array, c0: Array, batch_sizes: Array) -> 
     return LSTMTape(h, c, gates, h[last], c[last], h0, c0, batch_sizes)
 
 
-def backward(tape: LSTMTape, w_hh: Array, dh: Array | None, dc: Array | None, dh_n: Array | None, dc_n: Array | None) -> LSTMGrads:
+def backward(
+    tape: LSTMTape,
+    w_hh: Array,
+    dh: Array | None,
+    dc: Array | None,
+    dh_n: Array | None,
+    dc_n: Array | None,
+    out: Array | None = None,
+) -> LSTMGrads:
     """dh (S, H), dc (S, H), dh_n (N, H), dc_n (N, H); None means zero"""
     (N, H), S, dtype = tape.h0.shape, len(tape.h), w_hh.dtype
     dz = np.empty((S, 4 * H), dtype)
@@ -58,6 +71,9 @@ def backward(tape: LSTMTape, w_hh: Array, dh: Array | None, dc: Array | None, dh
 
     workers.share(group, P)
     dw_hh = dz.T @ previous(tape.h, tape.h0, tape.batch_sizes)  # (4H, H)  (2.11)
+    if out is not None:
+        out[...] = dz
+        dz = out
     return LSTMGrads(dz, dw_hh, dh0, dc0)  # (2.12)
 
 

@@ -10,18 +10,20 @@ import numpy as np
 from minirnn.kernels.contract import Array, LSTMGrads, LSTMTape, check_packed
 from minirnn.kernels.packed import previous, starts
 
+in_place = True
+
 
 def sigmoid(x: Array) -> Array:
     """1 / (1 + exp(-x)), written so that no x overflows."""
     return 0.5 * np.tanh(0.5 * x) + 0.5
 
 
-def forward(z: Array, w_hh: Array, h0: Array, c0: Array, batch_sizes: Array) -> LSTMTape:
-    """z (S, 4H), w_hh (4H, H), h0 (N, H), c0 (N, H), batch_sizes (T,)"""
+def forward(z: Array, w_hh: Array, h0: Array, c0: Array, batch_sizes: Array, out: Array | None = None) -> LSTMTape:
+    """z (S, 4H), w_hh (4H, H), h0 (N, H), c0 (N, H), batch_sizes (T,); out (S, 4H) for the gates, may be z"""
     check_packed("LSTM", 4, z, w_hh, batch_sizes, h0=h0, c0=c0)
     S, H = len(z), w_hh.shape[1]
     h, c = np.empty((S, H), z.dtype), np.empty((S, H), z.dtype)
-    gates = np.empty((S, 4 * H), z.dtype)
+    gates = np.empty((S, 4 * H), z.dtype) if out is None else out
     h_n, c_n = h0.copy(), c0.copy()  # (N, H) h_{t-1}, c_{t-1}; the rows of a sequence that has ended stay as they are
 
     for start, n in zip(starts(batch_sizes), batch_sizes, strict=False):
@@ -39,12 +41,20 @@ def forward(z: Array, w_hh: Array, h0: Array, c0: Array, batch_sizes: Array) -> 
     return LSTMTape(h, c, gates, h_n, c_n, h0, c0, batch_sizes)
 
 
-def backward(tape: LSTMTape, w_hh: Array, dh: Array | None, dc: Array | None, dh_n: Array | None, dc_n: Array | None) -> LSTMGrads:
-    """dh (S, H), dc (S, H), dh_n (N, H), dc_n (N, H); None means zero"""
+def backward(
+    tape: LSTMTape,
+    w_hh: Array,
+    dh: Array | None,
+    dc: Array | None,
+    dh_n: Array | None,
+    dc_n: Array | None,
+    out: Array | None = None,
+) -> LSTMGrads:
+    """dh (S, H), dc (S, H), dh_n (N, H), dc_n (N, H), None means zero; out (S, 4H) for dz, may be tape.gates"""
     H = w_hh.shape[1]
     batch_sizes = tape.batch_sizes
     c_before = previous(tape.c, tape.c0, batch_sizes)  # (S, H) c_{t-1}
-    dz = np.empty_like(tape.gates)  # (S, 4H)
+    dz = np.empty_like(tape.gates) if out is None else out  # (S, 4H)
     # (N, H) dL/dh_t and dL/dc_t on their way back; a sequence's rows wait until its own last step (2.1)
     dh_t = np.zeros_like(tape.h0) if dh_n is None else dh_n.copy()
     dc_t = np.zeros_like(tape.c0) if dc_n is None else dc_n.copy()
@@ -62,9 +72,30 @@ def backward(tape: LSTMTape, w_hh: Array, dh: Array | None, dc: Array | None, dh
         da_i = dc_t[:n] * g * i * (1 - i)  # (n, H)                                       (2.6)
         da_f = dc_t[:n] * c_before[rows] * f * (1 - f)  # (n, H)                          (2.7)
         da_g = dc_t[:n] * i * (1 - g**2)  # (n, H)                                        (2.8)
-        dz[rows] = np.concatenate((da_i, da_f, da_g, da_o), axis=1)  # (n, 4H)
         dc_t[:n] *= f  # (n, H) dL/dc_{t-1}                                               (2.9)
+        dz[rows] = np.concatenate((da_i, da_f, da_g, da_o), axis=1)  # (n, 4H), where i, f, g, o may have been
         dh_t[:n] = dz[rows] @ w_hh  # (n, H) dL/dh_{t-1}                                  (2.10)
 
     dw_hh = dz.T @ previous(tape.h, tape.h0, batch_sizes)  # (4H, H)                      (2.11)
     return LSTMGrads(dz, dw_hh, dh_t, dc_t)  #                                            (2.12)
+
+
+def gates(a: Array) -> None:
+    """i, f, g, o in place of a = z + h_{t-1} w_hh^T (S, 4H)."""
+    H = a.shape[1] // 4
+    a[:, : 2 * H] = sigmoid(a[:, : 2 * H])  # (1.2) (1.3)
+    a[:, 2 * H : 3 * H] = np.tanh(a[:, 2 * H : 3 * H])  # (1.4)
+    a[:, 3 * H :] = sigmoid(a[:, 3 * H :])  # (1.5)
+
+
+def step(
+    x: Array, h: Array, c: Array, w_ih: Array, w_hh: Array, b_ih: Array | None = None, b_hh: Array | None = None
+) -> tuple[Array, Array]:
+    """h_t, c_t (N, H) from x (N, D), h, c (N, H), w_ih (4H, D), w_hh (4H, H), b_ih, b_hh (4H,)"""
+    a = x @ w_ih.T + h @ w_hh.T  # (N, 4H)
+    if b_ih is not None and b_hh is not None:
+        a += b_ih + b_hh
+    gates(a)
+    i, f, g, o = np.split(a, 4, axis=1)  # (N, H) each
+    c = f * c + i * g  # (1.6)
+    return o * np.tanh(c), c  # (1.7)

@@ -15,14 +15,19 @@ from minirnn.kernels.contract import Array, RNNGrads, RNNTape, check_nonlinearit
 from minirnn.kernels.packed import last_rows, previous, starts
 from minirnn.kernels.pointwise import tanh
 from minirnn.kernels.product import VECTOR, empty, lanes, multiply_4, pack_columns, padded
+from minirnn.kernels.rnn.numpy_ import step
+
+__all__ = ["backward", "forward", "in_place", "step"]
+
+in_place = True
 
 
-def forward(z: Array, w_hh: Array, h0: Array, batch_sizes: Array, nonlinearity: str = "tanh") -> RNNTape:
+def forward(z: Array, w_hh: Array, h0: Array, batch_sizes: Array, nonlinearity: str = "tanh", out: Array | None = None) -> RNNTape:
     """z (S, H), w_hh (H, H), h0 (N, H), batch_sizes (T,), nonlinearity "tanh" or "relu"; all float32 or all float64"""
     check_packed("RNN", 1, z, w_hh, batch_sizes, h0=h0)
     check_nonlinearity(nonlinearity)
     N, H = h0.shape
-    h = np.empty_like(z)  # (S, H)
+    h = np.empty_like(z) if out is None else out  # (S, H)
     panels = pack_columns(np.ascontiguousarray(w_hh.T))
     first = starts(batch_sizes)  # (T+1,)
     P = workers.groups(N, 2 * len(z) * H * H)
@@ -34,10 +39,10 @@ def forward(z: Array, w_hh: Array, h0: Array, batch_sizes: Array, nonlinearity: 
     return RNNTape(h, h[last_rows(batch_sizes)], h0, batch_sizes, nonlinearity)
 
 
-def backward(tape: RNNTape, w_hh: Array, dh: Array | None, dh_n: Array | None) -> RNNGrads:
+def backward(tape: RNNTape, w_hh: Array, dh: Array | None, dh_n: Array | None, out: Array | None = None) -> RNNGrads:
     """dh (S, H), dh_n (N, H); None means zero"""
     (N, H), dtype = tape.h0.shape, w_hh.dtype
-    dz = np.empty_like(tape.h)  # (S, H)
+    dz = np.empty_like(tape.h) if out is None else out  # (S, H)
     dh0 = np.zeros((N, H), dtype) if dh_n is None else dh_n.copy()  # (N, H) dL/dh_t on its way back              (2.1)
     dh = np.empty((0, H), dtype) if dh is None else np.ascontiguousarray(dh)
     panels = pack_columns(w_hh)

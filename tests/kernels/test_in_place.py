@@ -1,0 +1,106 @@
+"""What a recurrence kernel may offer beside forward and backward: results in the place of arguments, gates once more, a single step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from minirnn.kernels import kernels, load
+from minirnn.kernels.contract import Array
+from minirnn.kernels.packed import previous
+
+from .problems import RAGGED, Problem, distance, lstm_problem
+from .test_gru import gru_problem
+from .test_rnn import rnn_problem
+
+PROBLEMS = {"lstm": lstm_problem, "gru": gru_problem, "rnn": rnn_problem}
+GATES = {"lstm": 4, "gru": 3, "rnn": 1}
+TOLERANCE = {np.float64: 1e-10, np.float32: 1e-5}
+CASES = [(cell, k.name) for cell in PROBLEMS for k in kernels(cell) if k.module and k.why_not() is None and k.devices == ("cpu",)]
+SHAPES = [(RAGGED, 6), ([1], 1), ([7, 7, 5, 2], 20), ([30] * 4, 33), ([2, 1], 128)]
+
+pytestmark = [
+    pytest.mark.parametrize(("cell", "name"), CASES, ids=["-".join(case) for case in CASES]),
+    pytest.mark.parametrize("dtype", [np.float64, np.float32]),
+]
+
+
+def module(cell: str, name: str) -> Any:
+    return load(cell, name)
+
+
+def forward(kernel: Any, problem: Problem, z: Array, **options: Any) -> Any:
+    return kernel.forward(z, *[array for name, array in problem.inputs.items() if name != "z"], problem.batch_sizes, **options)
+
+
+def backward(kernel: Any, problem: Problem, tape: Any, **options: Any) -> Any:
+    return kernel.backward(tape, problem.inputs["w_hh"], *problem.cotangents.values(), **options)
+
+
+def check_bits(results: Any, expected: Any) -> None:
+    for array, other in zip(results, expected, strict=True):
+        np.testing.assert_array_equal(array, other)
+
+
+@pytest.mark.parametrize(("batch_sizes", "H"), SHAPES)
+def test_results_in_place_have_the_same_bits(cell: str, name: str, dtype: Any, batch_sizes: list[int], H: int) -> None:
+    kernel = module(cell, name)
+    assert kernel.in_place
+    problem = PROBLEMS[cell](batch_sizes, H, dtype)
+    expected = forward(kernel, problem, problem.inputs["z"])
+    expected_grads = backward(kernel, problem, expected)
+    for in_place in (True, False):
+        z = problem.inputs["z"].copy()
+        out = z if in_place else np.empty_like(z)
+        tape = forward(kernel, problem, z, out=out)
+        assert (tape.h if cell == "rnn" else tape.gates) is out
+        check_bits(tape, expected)
+        out = tape.gates if in_place and cell != "rnn" else np.empty_like(z)
+        grads = backward(kernel, problem, tape, out=out)
+        assert grads.dz is out
+        check_bits(grads, expected_grads)
+
+
+@pytest.mark.parametrize(("batch_sizes", "H"), SHAPES)
+def test_gates_are_those_of_the_tape(cell: str, name: str, dtype: Any, batch_sizes: list[int], H: int) -> None:
+    if cell == "rnn":
+        pytest.skip("an RNN keeps no gates")
+    kernel = module(cell, name)
+    problem = PROBLEMS[cell](batch_sizes, H, dtype)
+    tape = forward(kernel, problem, problem.inputs["z"])
+    z, a = problem.inputs["z"].copy(), previous(tape.h, tape.h0, tape.batch_sizes) @ problem.inputs["w_hh"].T
+    if cell == "lstm":
+        z += a
+        kernel.gates(z)
+    else:
+        assert distance(kernel.gates(z, a, problem.inputs["b_hn"]), tape.hn) < TOLERANCE[dtype]
+    assert distance(z, tape.gates) < TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
+@pytest.mark.parametrize(("N", "D", "H"), [(1, 1, 1), (1, 256, 256), (3, 7, 20), (9, 40, 33), (2, 5, 130)])
+def test_a_step_is_forward_over_one_step(cell: str, name: str, dtype: Any, N: int, D: int, H: int, bias: bool) -> None:
+    kernel = module(cell, name)
+    problem = PROBLEMS[cell]([N], H, dtype)
+    rng = np.random.default_rng(1)
+    x, w_ih = (rng.standard_normal(shape).astype(dtype) for shape in ((N, D), (GATES[cell] * H, D)))
+    w_ih /= np.sqrt(D, dtype=dtype)
+    biases = [rng.standard_normal(GATES[cell] * H).astype(dtype) for _ in range(2)] if bias else [None, None]
+    b = biases[0] + biases[1] if bias else np.zeros(GATES[cell] * H, dtype)
+    if cell == "gru":
+        b_hn = biases[1][2 * H :] if bias else np.zeros(H, dtype)
+        problem.inputs["b_hn"] = b_hn
+        b[2 * H :] -= b_hn
+    tape = forward(kernel, problem, x @ w_ih.T + b)
+    states = [problem.inputs[name].copy() for name in ("h0", "c0") if name in problem.inputs]
+    given = [state.copy() for state in states]
+    options = {"nonlinearity": tape.nonlinearity} if cell == "rnn" else {}
+    after = kernel.step(x, *states, w_ih, problem.inputs["w_hh"], *biases, **options)
+    for array, other in zip(after if cell == "lstm" else (after,), (tape.h, tape.c) if cell == "lstm" else (tape.h,), strict=True):
+        assert array.shape == (N, H)
+        assert array.dtype == dtype
+        assert distance(array, other) < TOLERANCE[dtype]
+    for state, before in zip(states, given, strict=True):
+        np.testing.assert_array_equal(state, before)
