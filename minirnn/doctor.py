@@ -45,8 +45,8 @@ def examine() -> dict[str, Any]:
         "system": platform.platform(),
         "packages": {name: _version(name) for name in REQUIRED},
         "extras": {name: {"version": _version(name), "for": purpose} for name, purpose in OPTIONAL.items()},
-        "processor": _processor(),
-        "cores": _cores(),
+        "processor": processor(),
+        "cores": cores(),
         "memory_gib": _memory(),
         "blas": _blas(),
         "threads": {name: os.environ[name] for name in THREAD_VARIABLES if name in os.environ},
@@ -99,7 +99,7 @@ def _version(package: str) -> str | None:
     return "of unknown version"
 
 
-def _processor() -> str:
+def processor() -> str:
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
@@ -109,7 +109,7 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _cores() -> int:
+def cores() -> int:
     """Those that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

@@ -15,7 +15,11 @@ DTYPES = ("float16", "bfloat16", "float32", "float64")
 def add(commands: Commands) -> None:
     parser = add_command(commands, "bench", None, "time kernels and training, validated first", "minirnn bench lstm")
     benchmarks = parser.add_subparsers(title="benchmarks", metavar="WHAT", required=True, parser_class=Parser)
+    for add_one in (_lstm, _gpu):
+        add_one(benchmarks)
 
+
+def _lstm(benchmarks: Commands) -> None:
     benchmark = add_command(
         benchmarks,
         "lstm",
@@ -30,6 +34,8 @@ def add(commands: Commands) -> None:
     benchmark.add_argument("--rounds", metavar="R", type=positive_integer, default=5, help="timings of each, in turns (default: 5)")
     benchmark.add_argument("--json", action="store_true", help="print one JSON object")
 
+
+def _gpu(benchmarks: Commands) -> None:
     benchmark = add_command(
         benchmarks,
         "gpu",
@@ -53,6 +59,14 @@ def add(commands: Commands) -> None:
     )
     benchmark.add_argument("--json", action="store_true", help="print one JSON object")
     benchmark.add_argument("--out", metavar="FILE", help="write the JSON object to a file")
+
+
+def _add_output(benchmark: Parser, picture: bool = True) -> None:
+    """Where the results go, for every benchmark: arguments.json, .out and .picture."""
+    benchmark.add_argument("--json", action="store_true", help="print one JSON object")
+    benchmark.add_argument("--out", metavar="FILE", help="write the JSON object to a file")
+    if picture:
+        benchmark.add_argument("--picture", metavar="FILE", help="draw the results into a PNG file")
 
 
 def shape(text: str) -> tuple[int, int, int, int]:
