@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 FILL = 0.02  # seconds of a turn
-SETTLE = 0.03  # seconds until the threads of a BLAS, which spin after a product in the hope of another one, have gone to sleep
+LOOK = 0.005  # seconds between two looks at whether a process has settled
+SETTLE = 0.2  # seconds after which it is waited for no longer
 
 
 class Summary(NamedTuple):
@@ -26,41 +27,45 @@ class Summary(NamedTuple):
     most: float
 
 
-class Contestant(NamedTuple):
-    """Who takes turns: `turn()` gives seconds per call; `process` tells where, anything that can be compared."""
-
-    turn: Callable[[], float]
-    process: Any = None
-
-
 def turn(run: Callable[[], Any], fill: float = FILL) -> float:
-    """Seconds of one call: the median of as many as take `fill` seconds, after one that warms up; what takes longer is called once."""
+    """Seconds of one call: the median of as many as take `fill` seconds, after one that warms up; what takes longer is called once.
+
+    Returns when this process has settled.
+    """
     taken = _seconds(run)
-    if taken >= fill:
-        return taken
-    times: list[float] = []
-    while sum(times) < fill:
-        times.append(_seconds(run))
-    return statistics.median(times)
+    if taken < fill:
+        times: list[float] = []
+        while sum(times) < fill:
+            times.append(_seconds(run))
+        taken = statistics.median(times)
+    settle()
+    return taken
+
+
+def settle() -> None:
+    """Wait until no thread of this process works any longer.
+
+    The threads of a BLAS spin after a product in the hope of another one (OpenBLAS's for 60 ms), which is to disturb nobody else's turn.
+    """
+    for _ in range(round(SETTLE / LOOK)):
+        before = time.process_time()
+        time.sleep(LOOK)
+        if time.process_time() - before < LOOK / 5:
+            return
 
 
 def interleave(
-    contestants: Mapping[str, Contestant], rounds: int, *, warm_up: int = 1, after: Callable[[str], None] = lambda name: None
+    turns: Mapping[str, Callable[[], float]], rounds: int, *, warm_up: int = 1, after: Callable[[str], None] = lambda name: None
 ) -> dict[str, list[float]]:
-    """Seconds per call of each contestant, by name, in each of `rounds` rounds; `after(name)` is called after every turn.
+    """Seconds per call of each contestant, by name, in each of `rounds` rounds. A turn gives seconds, here (`turn`) or in a worker.
 
-    The rounds of `warm_up` come first and do not count. Before a contestant of another process begins, that of the last one settles.
+    The rounds of `warm_up` come first and do not count; `after(name)` is called after every turn.
     """
-    times: dict[str, list[float]] = {name: [] for name in contestants}
-    names = list(contestants)
-    last = None
+    times: dict[str, list[float]] = {name: [] for name in turns}
+    names = list(turns)
     for number in range(-warm_up, rounds):
         for name in names if number % 2 == 0 else reversed(names):
-            contestant = contestants[name]
-            if last is not None and contestant.process != last.process:
-                time.sleep(SETTLE)
-            last = contestant
-            taken = contestant.turn()
+            taken = turns[name]()
             if number >= 0:
                 times[name].append(taken)
             after(name)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from minirnn.bench import timing
-from minirnn.bench.timing import Contestant, interleave, ratios, summary, turn
+from minirnn.bench.timing import interleave, ratios, summary, turn
 
 
 def test_median_quartiles_and_extremes() -> None:
@@ -20,28 +22,44 @@ def test_a_ratio_belongs_to_a_round() -> None:
         ratios([1.0, 2.0], [1.0])
 
 
-def test_contestants_take_turns_there_and_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_contestants_take_turns_there_and_back() -> None:
     order: list[str] = []
-    pauses: list[int] = []
-    monkeypatch.setattr(timing.time, "sleep", lambda seconds: pauses.append(len(order)))
 
-    def contestant(name: str, process: str) -> Contestant:
+    def contestant(name: str) -> Callable[[], float]:
         def seconds() -> float:
             order.append(name)
             return float(len(order))
 
-        return Contestant(seconds, process)
+        return seconds
 
     seen: list[str] = []
-    contestants = {"a": contestant("a", "ours"), "b": contestant("b", "ours"), "c": contestant("c", "theirs")}
-    times = interleave(contestants, 2, after=seen.append)
+    times = interleave({name: contestant(name) for name in "abc"}, 2, after=seen.append)
     assert order == seen == ["c", "b", "a", "a", "b", "c", "c", "b", "a"]
     assert times == {"a": [4.0, 9.0], "b": [5.0, 8.0], "c": [6.0, 7.0]}  # the first round warms up
-    assert pauses == [1, 5, 7]  # whenever the other process is next
+
+
+def test_a_turn_ends_when_the_process_has_settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    spinning = [2 * timing.LOOK]  # seconds of processor time that a thread still takes
+    now = [0.0]
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        now[0] += min(seconds, spinning[0])
+        spinning[0] -= min(seconds, spinning[0])
+
+    monkeypatch.setattr(timing.time, "sleep", sleep)
+    monkeypatch.setattr(timing.time, "process_time", lambda: now[0])
+    timing.settle()
+    assert slept == [timing.LOOK] * 3
+    spinning[0] = float("inf")
+    timing.settle()  # gives up
+    assert sum(slept[3:]) == pytest.approx(timing.SETTLE)
 
 
 def test_a_short_call_is_repeated_and_a_long_one_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
+    monkeypatch.setattr(timing, "settle", lambda: None)
     monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
     durations: list[float] = []
 
