@@ -24,7 +24,8 @@ from numba import njit
 
 from minirnn.kernels.compiling import compiled
 from minirnn.kernels.contract import Array
-from minirnn.kernels.tile import VECTOR, WIDE, copy, tiles, transpose
+from minirnn.kernels.tile import VECTOR as VECTOR
+from minirnn.kernels.tile import WIDE, copy, tiles, transpose
 
 TALLEST = {3: 8 if WIDE else 4, 4: 6 if WIDE else 3}  # rows of the tallest tile by V: sums and operands fill the registers
 AT_ONCE = 4 if WIDE else 2  # panels that a single row takes
@@ -140,7 +141,7 @@ def multiplier(V: int) -> Callable[..., None]:
                 p += Q
 
     multiply.__name__ = multiply.__qualname__ = f"multiply_{V}"  # compiled code is kept under this name
-    return njit(error_model="numpy")(multiply)  # type: ignore[no-any-return]
+    return njit(error_model="numpy")(multiply)
 
 
 multiply_3 = multiplier(3)

@@ -19,7 +19,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-_features = numba.config.CPU_FEATURES  # what Numba was told to compile for, or None: for this machine
+_config: Any = numba.config
+_features = _config.CPU_FEATURES  # what Numba was told to compile for, or None: for this machine
 WIDE = bool(llvmlite.binding.get_host_cpu_features().get("avx512f")) and "+avx512f" in (_features or "+avx512f")
 VECTOR = 64 if WIDE else 32  # bytes of one register, of which there are 32 or 16
 
@@ -218,8 +219,7 @@ def _tile(of: _Lanes, R: int, Q: int, V: int, x: _Operands) -> None:
             of.store_where(mask, result, element(x.out, x.out_at, (x.out_row, r), (x.out_panel, q), (x.out_vector, v)))
 
 
-@intrinsic
-def transpose(
+def _transpose(
     context: Any,
     source: Any,
     source_at: Any,
@@ -258,8 +258,7 @@ def transpose(
     return signature, generate
 
 
-@intrinsic
-def copy(context: Any, source: Any, source_at: Any, columns: Any, target: Any, target_at: Any) -> Any:
+def _copy(context: Any, source: Any, source_at: Any, columns: Any, target: Any, target_at: Any) -> Any:
     """target[l] = source[l] for lanes l < columns, 0 for the others."""
     signature = types.void(source, types.intp, types.intp, target, types.intp)
 
@@ -271,3 +270,7 @@ def copy(context: Any, source: Any, source_at: Any, columns: Any, target: Any, t
         return context.get_dummy_value()
 
     return signature, generate
+
+
+transpose: Any = intrinsic(_transpose)
+copy: Any = intrinsic(_copy)
