@@ -19,7 +19,9 @@ from minirnn.kernels.modules import device_kind
 
 ENVIRONMENT = "MINIRNN_KERNEL"
 CELLS = ("lstm", "gru", "rnn")
-OPERATIONS = ("cross_entropy", "embedding", "adam", "dropout", "layer_norm", "kalman")  # fused; `choose` and `load` serve them as well
+ON_ANY_DEVICE = ("cross_entropy", "embedding", "adam", "dropout", "layer_norm", "kalman")
+ON_THE_CPU = ("conv",)  # elsewhere these are made of other operations
+OPERATIONS = ON_ANY_DEVICE + ON_THE_CPU  # fused; `choose` and `load` serve them as well
 GPU = ("cuda", "emulated")
 SINGLE_AND_DOUBLE = ("float32", "float64")
 PUBLISHED = ("H100", "A100", "RTX 4090")  # the devices of minirnn.kernels.cuda.devices
@@ -176,6 +178,8 @@ def choose(
                 return candidate
             able.append(candidate)
     if not able:
+        if cell in ON_THE_CPU and _kind(device) != "cpu":
+            raise RuntimeError(f"no {cell} kernel can run {case()}: it is fused on the CPU alone; elsewhere minirnn.ops makes it of others")
         reasons = "; ".join(f"{candidate.name}: {candidate.why_not(dtype, device)}" for candidate in kernels(cell))
         raise RuntimeError(f"no {cell} kernel can run {case()}: {reasons or 'none is registered'}")
     return able[0]
@@ -300,6 +304,8 @@ def _register_all() -> None:
                 devices=("cpu",),
             )
         )
+        if cell in ON_THE_CPU:
+            continue
         register(
             Kernel(
                 cell,

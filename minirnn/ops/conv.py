@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import reduce
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from minirnn.autograd import Function
-from minirnn.device import Array, array_module, peek
+from minirnn.autograd import Function, is_recording
+from minirnn.device import Array, array_module, on_host, peek
+from minirnn.kernels import registry
+from minirnn.kernels.conv.numpy_ import Geometry
 from minirnn.ops.indexing import take_along_axis
 from minirnn.ops.linalg import matmul
 from minirnn.ops.reduction import mean
@@ -25,6 +28,11 @@ class Window(NamedTuple):
     stride: tuple[int, int] = (1, 1)
     padding: tuple[int, int] = (0, 0)
     dilation: tuple[int, int] = (1, 1)
+
+    @property
+    def geometry(self) -> Geometry:
+        """How it slides, in the kernels' terms."""
+        return Geometry(self.stride, self.padding, self.dilation)
 
     @property
     def span(self) -> tuple[int, ...]:
@@ -80,6 +88,40 @@ class Col2Im(Function):
         return Im2Col.apply(dy, window=self.window)
 
 
+class Conv2d(Function):
+    """y[n, f, p, q] = b_f + sum over c, u, v of w[f, c, u, v] x[n, c, s p + d u - padding, s q + d v - padding]        dw = Y X^T
+
+    dX = w^T Y, dx = Col2Im(dX), db = the sum of Y over places; X (K, M) the windows of x as columns, Y (F, M) the columns of dy.
+    x (N, C, H, W), w (F, C, U, V), b (F,) or none. One kernel in either direction, on the CPU; where a gradient is differentiated again, it
+    is made of primitive operations.
+    """
+
+    window: Window
+    kernel: Any  # the one that ran forward, which knows what it kept
+    kept: Array
+
+    def forward(self, x: Array, w: Array, b: Array | None = None) -> Array:
+        self.kernel = registry.fused("conv", x)
+        y, self.kept = self.kernel.forward(x, w, b, self.window.geometry)
+        return y
+
+    def backward(self, dy: Tensor) -> Sequence[Tensor | None]:
+        x, w, *b = self.inputs
+        if is_recording():
+            return self._recorded(dy, x, w)[: len(self.inputs)]
+        needs = (*self.needs[:2], bool(b) and self.needs[2])
+        found = self.kernel.backward(dy.data, w.data, self.kept, self.window.geometry, x.shape[2:], needs)
+        return [None if g is None else Tensor(g) for g in found[: len(self.inputs)]]
+
+    def _recorded(self, dy: Tensor, x: Tensor, w: Tensor) -> Sequence[Tensor]:
+        F, C, U, V = w.shape
+        N, _, P, Q = dy.shape
+        columns = reshape(Im2Col.apply(x, window=self.window), (C * U * V, N * P * Q))  # (K, M)
+        rows = reshape(transpose(dy, (1, 0, 2, 3)), (F, N * P * Q))  # (F, M)
+        windows = reshape(matmul(reshape(w, (F, C * U * V)).T, rows), (C, U, V, N, P, Q))
+        return Col2Im.apply(windows, window=self.window, image=x.shape), reshape(matmul(rows, columns.T), w.shape), rows.sum(1)
+
+
 def conv2d(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, *, stride: Pair = 1, padding: Pair = 0, dilation: Pair = 1, groups: int = 1
 ) -> Tensor:
@@ -90,7 +132,8 @@ def conv2d(
     bias                        (F,) or None
     stride, padding, dilation   one number, or one for the rows and one for the columns; the padding is zeros
 
-    All windows are laid out as columns, and one matrix product (for each group) does the rest.
+    On the CPU a kernel does it (see `minirnn.kernels.conv`), whose y has its channels last in memory. Elsewhere, and for groups, all
+    windows are laid out as columns, and one matrix product (for each group) does the rest.
     """
     if x.ndim != 4 or weight.ndim != 4 or groups < 1 or weight.shape[0] % groups or x.shape[1] != weight.shape[1] * groups:
         raise ValueError(
@@ -101,6 +144,8 @@ def conv2d(
     if bias is not None and bias.shape != (F,):
         raise ValueError(f"conv2d: bias must be (F,) = ({F},) for weight (F, C / groups, U, V) = {weight.shape}, got {bias.shape}")
     window = _window("conv2d", x, (U, V), stride, padding, dilation)
+    if groups == 1 and on_host(x.data):
+        return Conv2d.apply(x, weight, *([] if bias is None else [bias]), window=window)
     columns = Im2Col.apply(x, window=window)  # (C, U, V, N, P, Q)
     places = columns.shape[3:]
     flat = reshape(columns, (groups, weight.size // F, x.shape[0] * places[1] * places[2]))

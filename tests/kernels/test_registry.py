@@ -210,10 +210,18 @@ def test_a_kernel_of_a_device_meets_the_contract(cell: str, name: str) -> None:
 
 
 @needs_emulator
-@pytest.mark.parametrize("operation", registry.OPERATIONS)
+@pytest.mark.parametrize("operation", registry.ON_ANY_DEVICE)
 def test_operations_load_for_the_arrays_own_device(operation: str) -> None:
     array = importlib.import_module("minirnn.kernels.emulator.stand_in").zeros(1, np.float32)
     assert fused(operation, array).__name__ == f"minirnn.kernels.{operation}.cupy_"
+
+
+@pytest.mark.parametrize("operation", registry.ON_THE_CPU)
+@pytest.mark.parametrize("device", ["cuda", "emulated"])
+def test_operations_of_the_cpu_have_the_reference_and_are_refused_elsewhere(operation: str, device: str) -> None:
+    assert [k.name for k in kernels(operation)] == ["numba", "numpy"]
+    with pytest.raises(RuntimeError, match=f"no {operation} kernel can run float32 on {device}: it is fused on the CPU alone"):
+        choose(operation, dtype="float32", device=device)
 
 
 def test_a_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
