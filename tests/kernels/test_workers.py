@@ -29,12 +29,6 @@ def test_one_group_stays_in_the_calling_thread() -> None:
     assert threads == [threading.current_thread()]
 
 
-def test_run_hands_every_share_its_number_and_the_arguments() -> None:
-    calls = []
-    workers.run(lambda *arguments: calls.append(arguments), 3, "a", 2)
-    assert sorted(calls) == [(0, 3, "a", 2), (1, 3, "a", 2), (2, 3, "a", 2)]
-
-
 @pytest.mark.parametrize("failing", [0, 1])
 def test_an_error_in_a_group_reaches_the_caller_after_all_have_stopped(failing: int) -> None:
     done = threading.Event()

@@ -1,0 +1,123 @@
+"""Compiled functions shared out to threads that are awake: every share runs, all at once, whoever calls and whatever was before."""
+
+from __future__ import annotations
+
+import multiprocessing
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("numba", reason="the workers run functions that Numba compiled")
+
+from minirnn.kernels import workers
+from minirnn.kernels.compiling import compiled
+from minirnn.kernels.handoff import meet
+
+Array = np.ndarray[Any, Any]
+
+
+@compiled(error_model="numpy")
+def count_up(p: int, P: int, counts: Array, shares: Array, amount: float) -> None:
+    counts[p] += amount
+    shares[p] = P
+
+
+@compiled(error_model="numpy")
+def relay(p: int, P: int, counter: Array, rounds: int, total: Array) -> None:
+    """Each in turn adds 1: wrong, or stuck, unless all P run at the same time."""
+    for k in range(rounds):
+        if k % P == p:
+            total[0] += 1
+        meet(counter, (k + 1) * P)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("P", [1, 2, 5])
+def test_every_share_runs_once(P: int, dtype: Any) -> None:
+    counts, shares = np.zeros(8, dtype), np.zeros(8, np.int64)
+    for _ in range(100):
+        workers.run(count_up, P, counts, shares, 1.0)
+    np.testing.assert_array_equal(counts, [100] * P + [0] * (8 - P))
+    np.testing.assert_array_equal(shares, [P] * P + [0] * (8 - P))
+
+
+@pytest.mark.parametrize("P", [1, 2, 3])
+def test_shares_meet_on_fewer_cores_than_threads_too(P: int) -> None:
+    counter, total = np.zeros(1, np.int64), np.zeros(1, np.int64)
+    workers.run(relay, P, counter, 30, total)
+    assert (counter[0], total[0]) == (30 * P, 30)
+
+
+def test_workers_that_sleep_are_woken() -> None:
+    counts, shares = np.zeros(2), np.zeros(2, np.int64)
+    for _ in range(20):
+        workers.run(count_up, 2, counts, shares, 1.0)
+        time.sleep(0.003)
+    np.testing.assert_array_equal(counts, [20, 20])
+
+
+def test_callers_in_several_threads_get_their_turns() -> None:
+    counts = np.zeros((4, 2))
+
+    def call(k: int) -> None:
+        for _ in range(200):
+            workers.run(count_up, 2, counts[k], np.zeros(2, np.int64), 1.0)
+
+    threads = [threading.Thread(target=call, args=(k,)) for k in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert (counts == 200).all()
+
+
+def test_an_error_before_the_call_leaves_the_workers_as_they_were() -> None:
+    counts, shares = np.zeros(2), np.zeros(2, np.int64)
+    with pytest.raises(Exception, match=r"(?s)cannot be represented|No implementation|resolve|Cannot"):
+        workers.run(count_up, 2, "not an array", shares, 1.0)
+    workers.run(count_up, 2, counts, shares, 1.0)
+    np.testing.assert_array_equal(counts, [1, 1])
+
+
+def in_a_child(results: Any) -> None:
+    counts = np.zeros(2)
+    workers.run(count_up, 2, counts, np.zeros(2, np.int64), 1.0)
+    results.put(counts.tolist())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="fork is the case in question")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
+def test_a_forked_child_has_workers_of_its_own() -> None:
+    workers.run(count_up, 2, np.zeros(2), np.zeros(2, np.int64), 1.0)
+    context = multiprocessing.get_context("fork")
+    results = context.SimpleQueue()
+    child = context.Process(target=in_a_child, args=(results,))
+    child.start()
+    child.join(timeout=60)
+    assert child.exitcode == 0
+    assert results.get() == [1, 1]
+
+
+PROGRAM = """
+import sys, time
+import numpy as np
+sys.path.insert(0, {tests!r})
+from kernels.test_handoff import count_up
+from minirnn.kernels import workers
+counts = np.zeros(2)
+workers.run(count_up, 2, counts, np.zeros(2, np.int64), 1.0)
+assert (counts == 1).all()
+"""
+
+
+@pytest.mark.parametrize("last", ["pass", "time.sleep(0.01)", "raise SystemExit(0)"])
+def test_the_interpreter_ends_with_workers_awake_or_asleep(last: str) -> None:
+    program = PROGRAM.format(tests=str(Path(__file__).parents[1])) + last
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 0, ended.stderr
