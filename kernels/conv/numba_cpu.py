@@ -170,7 +170,11 @@ def _phases(F: int, C: int, places: Pair, image: Pair, window: Pair, geometry: G
     down, across = (_phases_along(*sizes) for sizes in zip(places, image, window, *geometry, strict=True))
     around = (*_margins(down, places[0]), *_margins(across, places[1]))
     width = places[1] + around[2] + around[3]
-    rows, outs, offsets, elements, blocks = [], [], [], [], []
+    rows: list[Array] = []
+    outs: list[Array] = []
+    offsets: list[Array] = []
+    elements: list[Array] = []
+    blocks: list[tuple[int, ...]] = []
     for h, us, tops in down:
         for w, vs, lefts in across:
             if len(us) and len(vs) and len(h) and len(w):
