@@ -26,7 +26,6 @@ def _over_blocks(V: int) -> Callable[..., None]:
     """What `convolve_V` does."""
     sweep = sweeper(V)
 
-    @njit(error_model="numpy")
     def over_blocks(
         p: int,
         P: int,
@@ -83,14 +82,14 @@ def _over_blocks(V: int) -> Callable[..., None]:
                     for lane in range(used):
                         out[n * result + outs[row] + at + lane] = scratch[to + lines[row] + lane]
 
-    return over_blocks
+    over_blocks.__name__ = over_blocks.__qualname__ = f"over_blocks_{V}"  # compiled code is kept under this name
+    return njit(error_model="numpy")(over_blocks)
 
 
 def _over_elements(V: int) -> Callable[..., None]:
     """What `weigh_V` does."""
     sweep, tallest = sweeper(V, adds=True), HEIGHTS[V][0]
 
-    @njit(error_model="numpy")
     def over_elements(
         p: int,
         P: int,
@@ -147,7 +146,8 @@ def _over_elements(V: int) -> Callable[..., None]:
                 for f in range(columns):
                     parts[n, f] += dy[place * columns + f]
 
-    return over_elements
+    over_elements.__name__ = over_elements.__qualname__ = f"over_elements_{V}"
+    return njit(error_model="numpy")(over_elements)
 
 
 @compiled()

@@ -112,7 +112,7 @@ def _convolve(images: Array, plan: Plan, panels: Array, start: Array, out: Array
     if not out.size or not len(plan.blocks):
         return
     width = vectors * lanes(out.dtype)
-    operations = 2.0 * N * len(plan.rows) * panels.size / len(plan.blocks)
+    operations = 2.0 * N * int(plan.blocks[:, 1] @ plan.blocks[:, 3]) * plan.run * start.size
     P = workers.groups(N * len(plan.blocks), operations)
     scratch = empty(P * BLOCK * width, out.dtype)
     arguments = (images.reshape(-1), images[:1].size, N, plan.rows, plan.outs, plan.offsets, plan.run, plan.blocks, panels)

@@ -146,7 +146,6 @@ def sweeper(V: int, adds: bool = False) -> Callable[..., None]:
     tallest, taller = heights[0], heights[1]
     tile_tallest, tile_taller, tile_2, tile_1 = (_tile(R, V, adds) for R in (tallest, taller, 2, 1))
 
-    @njit(error_model="numpy")
     def sweep(
         a: Array,
         a_at: int,
@@ -181,4 +180,5 @@ def sweeper(V: int, adds: bool = False) -> Callable[..., None]:
         if at < last:
             tile_1(a, a_at, rows, at, step, offsets, offsets_at, G, run, b, b_at, b_step, start, start_at, out, out_at, outs, at)
 
-    return sweep
+    sweep.__name__ = sweep.__qualname__ = f"sweep_{V}_{'adds' if adds else 'begins'}"  # compiled code is kept under this name
+    return njit(error_model="numpy")(sweep)
