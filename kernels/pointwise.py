@@ -10,7 +10,7 @@ series: 7 terms leave 2e-8 relative in float32, 13 leave 2e-17 in float64, below
     exp(x) = 2^n (1 + (e^r - 1))        tanh(x) = u / (u + 2), u = e^2x - 1        sigmoid(x) = 1 / (1 + e^-x)
 
 so tanh keeps its relative accuracy around 0. Arguments are clamped where the result has saturated, by comparisons that are false for NaN:
-infinities saturate, NaN stays NaN.
+infinities saturate, NaN stays NaN. tanh and sigmoid take a number or a Vector of `vectors.py`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from typing import Any
 import numpy as np
 from numba import njit, types
 from numba.extending import overload
+
+from minirnn.kernels.vectors import Vector, at_most, shifted_bits
 
 Real = Callable[[float], float]
 
@@ -55,17 +57,25 @@ def _functions(real: Any, integer: Any, mantissa: int, bias: int, log2_high: flo
     def compiled(f: Any) -> Any:
         return njit(inline="never", fastmath={"contract"}, error_model="numpy")(f)
 
+    def power_of_two(shifted: Any) -> Any:
+        """2^n, built in the bits of a floating-point number."""
+
+    @overload(power_of_two, strict=False)
+    def _power_of_two(shifted: Any) -> Any:
+        if isinstance(shifted, Vector):
+            return lambda shifted: shifted_bits(shifted, offset, bits)
+        return lambda shifted: integer(integer((real(shifted).view(integer) + offset) << bits)).view(real)
+
     @compiled
     def reduced(s: Any) -> tuple[Any, Any]:
         """e^r - 1 and 2^n of the argument reduction above."""
         shifted = s * per_log2 + rounder
         n = shifted - rounder
         r = (s - n * high) - n * low
-        p = zero
-        for coefficient in taylor:
+        p = taylor[0] * r + taylor[1]
+        for coefficient in taylor[2:]:
             p = p * r + coefficient
-        power = integer((real(shifted).view(integer) + offset) << bits)
-        return p * r, integer(power).view(real)
+        return p * r, power_of_two(shifted)
 
     @compiled
     def exp(x: Any) -> Any:
@@ -76,16 +86,16 @@ def _functions(real: Any, integer: Any, mantissa: int, bias: int, log2_high: flo
 
     @compiled
     def tanh(x: Any) -> Any:
-        x = -flat if x < -flat else x
-        x = flat if x > flat else x
+        x = at_most(x, -flat, -flat, x)
+        x = at_most(flat, x, flat, x)
         p, power = reduced(two * x)
         u = power * p + (power - one)
         return u / (u + two)
 
     @compiled
     def sigmoid(x: Any) -> Any:
-        x = lowest if x < lowest else x
-        x = -lowest if x > -lowest else x
+        x = at_most(x, lowest, lowest, x)
+        x = at_most(-lowest, x, -lowest, x)
         p, power = reduced(-x)
         return one / (one + (power + power * p))
 
@@ -96,16 +106,20 @@ _exp32, _tanh32, _sigmoid32 = _functions(np.float32, np.int32, 23, 127, 0.693359
 _exp64, _tanh64, _sigmoid64 = _functions(np.float64, np.int64, 52, 1023, 0.6931471803691238, 1.9082149292705877e-10, 13)
 
 
+def _single(x: Any) -> bool:
+    return bool((x.dtype if isinstance(x, Vector) else x) == types.float32)
+
+
 @overload(exp, strict=False)
 def _exp(x: Any) -> Any:
-    return (lambda x: _exp32(x)) if x == types.float32 else (lambda x: _exp64(x))
+    return (lambda x: _exp32(x)) if _single(x) else (lambda x: _exp64(x))
 
 
 @overload(tanh, strict=False)
 def _tanh(x: Any) -> Any:
-    return (lambda x: _tanh32(x)) if x == types.float32 else (lambda x: _tanh64(x))
+    return (lambda x: _tanh32(x)) if _single(x) else (lambda x: _tanh64(x))
 
 
 @overload(sigmoid, strict=False)
 def _sigmoid(x: Any) -> Any:
-    return (lambda x: _sigmoid32(x)) if x == types.float32 else (lambda x: _sigmoid64(x))
+    return (lambda x: _sigmoid32(x)) if _single(x) else (lambda x: _sigmoid64(x))

@@ -17,7 +17,9 @@ from typing import Any
 import numpy as np
 
 WORTH = 1e7  # operations that pay for waking one more thread: about a tenth of a millisecond
-
+WORTH_A_CALL = 1e6  # operations for each thread that pay for handing it a compiled function, when it is awake
+IN_CACHE = 2**19  # bytes of `w_hh` that stay in a core's second cache, and leave room for the rows
+PANEL = 256  # bytes of a row of `w_hh` in one panel
 MOST = 64  # threads that share one call: a bit of one number for each worker
 
 _pool: ThreadPoolExecutor | None
@@ -35,6 +37,19 @@ def count() -> int:
 def groups(N: int, operations: float) -> int:
     """How many groups to deal N sequences into, when the whole call takes this many operations."""
     return max(1, min(count(), N, int(operations / WORTH)))
+
+
+def plan(N: int, H: int, gates: int, rows: int, dtype: Any) -> tuple[int, bool]:
+    """Threads for a recurrence of N sequences and H units, `rows` rows in all, and whether they share the units, not the sequences.
+
+    Sharing units, they meet once a step, but each reads only its part of `w_hh`; sharing sequences, nobody waits, but each reads all of it.
+    """
+    size = np.dtype(dtype).itemsize
+    threads = max(1, min(count(), int(2 * gates * H * H * rows / WORTH_A_CALL)))
+    panels = -(-H * size // PANEL)
+    if panels < threads or (gates * H * H * size <= IN_CACHE and 4 * threads <= N):
+        return min(threads, N), False
+    return threads, True
 
 
 def share(work: Callable[[int], None], groups: int) -> None:

@@ -1,8 +1,14 @@
 """The LSTM recurrence for CPUs, compiled by Numba. Equation numbers are those of README.md in this folder.
 
-Sequences do not depend on each other, so P threads deal them out like cards: group p takes the sequences p, p + P, p + 2P, ..., which
-shares ragged batches evenly, through all time steps inside one compiled function. No thread waits for another, and a small problem is one
-group. A step is a product of the group's rows with `w_hh`, packed once per call, and a pass over each row's gates while they are in cache.
+P threads share the work inside one compiled function, in one of two ways (`workers.plan` chooses by the sizes alone):
+
+    by sequences   they are dealt out like cards: thread p takes p, p + P, p + 2P, ... through all time steps, which shares ragged batches
+                   evenly; no thread waits for another
+    by units       each takes the hidden units of some panels of `w_hh`, all four gates of them, for all sequences, so that a part of `w_hh`
+                   stays in its core's cache; all meet once a step
+
+A step is a product of the rows with `w_hh`, packed once per call, panel by panel, and the equations for the panel's units while its sums
+are in cache. Every number is computed in the same way, whoever does it: the bits do not depend on P or on the way of sharing.
 
 Per row and step the forward pass reads z (4H numbers), h_{t-1}, c_{t-1} and writes the gates (4H), c, h; w_hh (4 H^2) is read from cache
 once per six rows. Its product takes 8 H^2 operations. Nothing is allocated inside the loop over time.
@@ -11,14 +17,17 @@ once per six rows. Its product takes 8 H^2 operations. Nothing is allocated insi
 from __future__ import annotations
 
 import numpy as np
+from numba import njit
 
 from minirnn.kernels import workers
 from minirnn.kernels.compiling import compiled
 from minirnn.kernels.contract import Array, LSTMGrads, LSTMTape, check_packed
+from minirnn.kernels.handoff import meet
 from minirnn.kernels.lstm.numpy_ import gates, step
-from minirnn.kernels.packed import last_rows, previous, starts
+from minirnn.kernels.packed import previous
 from minirnn.kernels.pointwise import sigmoid, tanh
-from minirnn.kernels.product import VECTOR, empty, lanes, multiply_4, pack_columns, pack_gates, padded
+from minirnn.kernels.product import columns_into, empty, gates_into, lanes, multiply_4, padded
+from minirnn.kernels.vectors import lanes_of, load, store
 
 __all__ = ["backward", "forward", "gates", "in_place", "step"]
 
@@ -26,22 +35,17 @@ in_place = True
 
 
 def forward(z: Array, w_hh: Array, h0: Array, c0: Array, batch_sizes: Array, out: Array | None = None) -> LSTMTape:
-    """z (S, 4H), w_hh (4H, H), h0 (N, H), c0 (N, H), batch_sizes (T,); all float32 or all float64"""
+    """z (S, 4H), w_hh (4H, H), h0 (N, H), c0 (N, H), batch_sizes (T,); all float32 or all float64; out (S, 4H) for the gates, may be z"""
     check_packed("LSTM", 4, z, w_hh, batch_sizes, h0=h0, c0=c0)
-    (N, H), S = h0.shape, len(z)
-    h, c = np.empty((S, H), z.dtype), np.empty((S, H), z.dtype)
-    gates = np.empty((S, 4 * H), z.dtype) if out is None else out
-    panels = pack_gates(w_hh, 4)
-    first = starts(batch_sizes)  # (T+1,)
-    P = workers.groups(N, 8 * S * H * H)
-
-    def group(p: int) -> None:
-        a = empty(len(range(p, N, P)) * 4 * padded(H, lanes(z.dtype)), z.dtype)
-        _forward(p, P, z.reshape(S, 4, H), panels, h0, c0, first, gates.reshape(S, 4, H), c, h, a)
-
-    workers.share(group, P)
-    last = last_rows(batch_sizes)  # (N,)
-    return LSTMTape(h, c, gates, h[last], c[last], h0, c0, batch_sizes)
+    (N, H), S, dtype = h0.shape, len(z), z.dtype
+    h, c = np.empty((S, H), dtype), np.empty((S, H), dtype)
+    h_n, c_n = np.empty((N, H), dtype), np.empty((N, H), dtype)
+    gates = np.empty((S, 4 * H), dtype) if out is None else out
+    P, by_units = workers.plan(N, H, 4, S, dtype)
+    panels = empty(4 * padded(H, lanes(dtype)) * H, dtype)
+    a = empty(P * 4 * max(N * lanes(dtype), padded(H, lanes(dtype))), dtype).reshape(P, -1)
+    workers.run(_forward, P, by_units, z, w_hh, h0, c0, batch_sizes, gates, c, h, c_n, h_n, panels, a, np.zeros(1, np.int64))
+    return LSTMTape(h, c, gates, h_n, c_n, h0, c0, batch_sizes)
 
 
 def backward(
@@ -53,134 +57,201 @@ def backward(
     dc_n: Array | None,
     out: Array | None = None,
 ) -> LSTMGrads:
-    """dh (S, H), dc (S, H), dh_n (N, H), dc_n (N, H); None means zero"""
+    """dh (S, H), dc (S, H), dh_n (N, H), dc_n (N, H), None means zero; out (S, 4H) for dz, may be tape.gates"""
     (N, H), S, dtype = tape.h0.shape, len(tape.h), w_hh.dtype
-    dz = np.empty((S, 4 * H), dtype)
+    dz = np.empty((S, 4 * H), dtype) if out is None else out
     dh0 = np.zeros((N, H), dtype) if dh_n is None else dh_n.copy()  # (N, H) dL/dh_t on its way back (2.1)
     dc0 = np.zeros((N, H), dtype) if dc_n is None else dc_n.copy()  # (N, H) dL/dc_t
     none = np.empty((0, H), dtype)
     dh = none if dh is None else np.ascontiguousarray(dh)
     dc = none if dc is None else np.ascontiguousarray(dc)
-    panels = pack_columns(w_hh)
-    first = starts(tape.batch_sizes)
-    P = workers.groups(N, 8 * S * H * H)
-
-    def group(p: int) -> None:
-        dh_t = empty(len(range(p, N, P)) * padded(H, 4 * lanes(dtype)), dtype).reshape(len(range(p, N, P)), -1)
-        _backward(p, P, tape.gates.reshape(S, 4, H), tape.c, tape.c0, panels, first, dh, dc, dh0, dc0, dh_t, dz.reshape(S, 4, H))
-
-    workers.share(group, P)
+    P, by_units = workers.plan(N, H, 4, S, dtype)
+    width = padded(H, 4 * lanes(dtype))
+    panels, dh_t = empty(4 * H * width, dtype), empty(N * width, dtype)
+    counter = np.zeros(1, np.int64)
+    workers.run(_backward, P, by_units, tape.gates, tape.c, tape.c0, w_hh, tape.batch_sizes, dh, dc, dh0, dc0, panels, dh_t, dz, counter)
     dw_hh = dz.T @ previous(tape.h, tape.h0, tape.batch_sizes)  # (4H, H)  (2.11)
-    if out is not None:
-        out[...] = dz
-        dz = out
     return LSTMGrads(dz, dw_hh, dh0, dc0)  # (2.12)
 
 
-@compiled(error_model="numpy", fastmath={"contract"})
+@compiled(error_model="numpy")
 def _forward(
-    p: int, P: int, z: Array, panels: Array, h0: Array, c0: Array, first: Array, gates: Array, c: Array, h: Array, a: Array
+    p: int,
+    P: int,
+    by_units: bool,
+    z: Array,
+    w_hh: Array,
+    h0: Array,
+    c0: Array,
+    batch_sizes: Array,
+    gates: Array,
+    c: Array,
+    h: Array,
+    c_n: Array,
+    h_n: Array,
+    panels: Array,
+    a: Array,
+    counter: Array,
 ) -> None:
-    """The sequences p, p + P, ... through all steps. z, gates (S, 4, H); first (T+1,); h, c (S, H); a: h_{t-1} w_hh^T, padded."""
-    H = h0.shape[1]
-    width = panels.size // (4 * H)  # H, rounded up to whole vectors
-    lanes = VECTOR // h.itemsize
-    a3 = a.reshape(-1, 4, width)
-    h_before, c_before, at = h0, c0, 0
-    for t in range(len(first) - 1):
-        n = (first[t + 1] - first[t] - p + P - 1) // P  # rows of this group
-        if n <= 0:
-            break
-        # (1.1)
-        multiply_4(h_before.reshape(-1), (at + p) * H, P * H, n, H, panels, width // lanes, a, lanes, 4 * width, width)
-        for r in range(n):
-            row, before = first[t] + p + r * P, at + p + r * P
-            for j in range(H):  # a loop for each equation, or none would be vectorised
-                gates[row, 0, j] = sigmoid(z[row, 0, j] + a3[r, 0, j])  # (1.2) i
-            for j in range(H):
-                gates[row, 1, j] = sigmoid(z[row, 1, j] + a3[r, 1, j])  # (1.3) f
-            for j in range(H):
-                gates[row, 2, j] = tanh(z[row, 2, j] + a3[r, 2, j])  # (1.4) g
-            for j in range(H):
-                gates[row, 3, j] = sigmoid(z[row, 3, j] + a3[r, 3, j])  # (1.5) o
-            for j in range(H):
-                c[row, j] = gates[row, 1, j] * c_before[before, j] + gates[row, 0, j] * gates[row, 2, j]  # (1.6)
-            for j in range(H):
-                h[row, j] = gates[row, 3, j] * tanh(c[row, j])  # (1.7)
-        h_before, c_before, at = h, c, first[t]
+    """What thread p does of all steps. a (P, ...): a thread's own h_{t-1} w_hh^T, for the rows of one panel or the panels of one row."""
+    H, L = h0.shape[1], lanes_of(h0)
+    count = panels.size // (4 * H * L)
+    q, stride, first, last = p, P, count * p // P, count * (p + 1) // P
+    gates_into(w_hh.reshape(-1), 4, H, H, panels, first, last)
+    meet(counter, P)
+    if by_units:
+        q, stride = 0, 1
+    else:
+        first, last = 0, count
+    h_before, c_before, at, start = h0, c0, 0, 0
+    for t in range(len(batch_sizes)):
+        n = (batch_sizes[t] - q + stride - 1) // stride  # rows of this thread
+        going_on = batch_sizes[t + 1] if t + 1 < len(batch_sizes) else 0
+        panel = first
+        while panel < last and n > 0:
+            end, a_panel = (panel + 1, 0) if n > 1 else (last, 4 * L)
+            multiply_4(h_before, (at + q) * H, stride * H, n, H, panels, count, a[p], a_panel, 4 * L, L, panel, end)  # (1.1)
+            for r in range(n):
+                sequence = q + r * stride
+                row, before = start + sequence, at + sequence
+                for j in range(panel * L, end * L, L):
+                    of_a = r * 4 * L + j * 4 if n == 1 else r * 4 * L
+                    if j + L <= H:
+                        _cell(H, row, before, j, None, z, a[p], of_a, c_before, gates, c, h)
+                    else:
+                        _cell(H, row, before, j, H - j, z, a[p], of_a, c_before, gates, c, h)
+                if sequence >= going_on:
+                    for j in range(panel * L, min(end * L, H)):
+                        h_n[sequence, j], c_n[sequence, j] = h[row, j], c[row, j]
+            panel = end
+        if by_units:
+            meet(counter, (t + 2) * P)
+        h_before, c_before, at = h, c, start
+        start += batch_sizes[t]
 
 
-@compiled(error_model="numpy", fastmath={"contract"})
+@njit(error_model="numpy")
+def _cell(
+    H: int,
+    row: int,
+    before: int,
+    j: int,
+    left: int | None,
+    z: Array,
+    a: Array,
+    of_a: int,
+    c_before: Array,
+    gates: Array,
+    c: Array,
+    h: Array,
+) -> None:
+    """The units j .. j + L - 1 of one row."""
+    L, at = lanes_of(z), row * 4 * H + j
+    i = sigmoid(load(z, at, left) + load(a, of_a, None))  # (1.2)
+    f = sigmoid(load(z, at + H, left) + load(a, of_a + L, None))  # (1.3)
+    g = tanh(load(z, at + 2 * H, left) + load(a, of_a + 2 * L, None))  # (1.4)
+    o = sigmoid(load(z, at + 3 * H, left) + load(a, of_a + 3 * L, None))  # (1.5)
+    c_t = f * load(c_before, before * H + j, left) + i * g  # (1.6)
+    h_t = o * tanh(c_t)  # (1.7)
+    store(gates, at, i, left)
+    store(gates, at + H, f, left)
+    store(gates, at + 2 * H, g, left)
+    store(gates, at + 3 * H, o, left)
+    store(c, row * H + j, c_t, left)
+    store(h, row * H + j, h_t, left)
+
+
+@compiled(error_model="numpy")
 def _backward(
     p: int,
     P: int,
+    by_units: bool,
     gates: Array,
     c: Array,
     c0: Array,
-    panels: Array,
-    first: Array,
+    w_hh: Array,
+    batch_sizes: Array,
     dh: Array,
     dc: Array,
     dh0: Array,
     dc_t: Array,
+    panels: Array,
     dh_t: Array,
     dz: Array,
+    counter: Array,
 ) -> None:
-    """The sequences p, p + P, ... back through all steps. dc_t (N, H) ends as dc0; dh_t (N/P, H padded) is copied from and to dh0."""
-    H = dh0.shape[1]
-    lanes = VECTOR // c.itemsize
-    one = c.dtype.type(1)
-    for r in range(len(dh_t)):
-        for j in range(H):
-            dh_t[r, j] = dh0[p + r * P, j]
-    for t in range(len(first) - 2, -1, -1):
-        n = (first[t + 1] - first[t] - p + P - 1) // P
-        if n <= 0:
-            continue
+    """What thread p does of all steps, backwards. dc_t (N, H) ends as dc0; dh_t (N, H padded) is copied from and to dh0."""
+    (N, H), L = dh0.shape, lanes_of(dh0)
+    width = dh_t.size // N
+    count = width // (4 * L)
+    q, stride, first, last = p, P, count * p // P, count * (p + 1) // P
+    columns_into(w_hh.reshape(-1), 4, 4 * H, H, panels, first, last)
+    meet(counter, P)
+    if by_units:
+        q, stride = 0, 1
+    else:
+        first, last = 0, count
+    unit, until = first * 4 * L, min(last * 4 * L, H)
+    for sequence in range(q, N, stride):
+        for j in range(unit, until):
+            dh_t[sequence * width + j] = dh0[sequence, j]
+    start = len(c)
+    for t in range(len(batch_sizes) - 1, -1, -1):
+        start -= batch_sizes[t]
+        at = start - batch_sizes[t - 1] if t > 0 else 0
         c_before = c if t > 0 else c0
-        at = first[t - 1] if t > 0 else 0
-        for r in range(n):
-            q = p + r * P
-            row, before = first[t] + q, at + q
-            if dh.size:
-                for j in range(H):
-                    dh_t[r, j] += dh[row, j]  # (2.2)
-            if dc.size:
-                for j in range(H):
-                    dc_t[q, j] += dc[row, j]  # (2.3)
-            for j in range(H):
-                dz[row, 0, j] = tanh(c[row, j])  # tanh(c_t), kept for a moment where da_i will be
-            for j in range(H):
-                tanh_c = dz[row, 0, j]
-                o = gates[row, 3, j]
-                dz[row, 3, j] = dh_t[r, j] * tanh_c * o * (one - o)  # (2.4)
-            for j in range(H):
-                tanh_c = dz[row, 0, j]
-                dc_t[q, j] += dh_t[r, j] * gates[row, 3, j] * (one - tanh_c * tanh_c)  # (2.5)
-            for j in range(H):
-                i = gates[row, 0, j]
-                dz[row, 0, j] = dc_t[q, j] * gates[row, 2, j] * i * (one - i)  # (2.6)
-            for j in range(H):
-                f = gates[row, 1, j]
-                dz[row, 1, j] = dc_t[q, j] * c_before[before, j] * f * (one - f)  # (2.7)
-            for j in range(H):
-                g = gates[row, 2, j]
-                dz[row, 2, j] = dc_t[q, j] * gates[row, 0, j] * (one - g * g)  # (2.8)
-            for j in range(H):
-                dc_t[q, j] *= gates[row, 1, j]  # (2.9)
-        multiply_4(
-            dz.reshape(-1),
-            (first[t] + p) * 4 * H,
-            P * 4 * H,
-            n,
-            4 * H,
-            panels,
-            dh_t.shape[1] // (4 * lanes),
-            dh_t.reshape(-1),
-            4 * lanes,
-            dh_t.shape[1],
-            lanes,
-        )  # (2.10)
-    for r in range(len(dh_t)):
-        for j in range(H):
-            dh0[p + r * P, j] = dh_t[r, j]
+        n = (batch_sizes[t] - q + stride - 1) // stride  # rows of this thread
+        for sequence in range(q, batch_sizes[t], stride):
+            row, before, of_dh = start + sequence, at + sequence, sequence * width
+            for j in range(unit, until, L):
+                if j + L <= H:
+                    _cell_backward(H, row, before, sequence, j, None, gates, c, c_before, dh, dc, dh_t, of_dh, dc_t, dz)
+                else:
+                    _cell_backward(H, row, before, sequence, j, H - j, gates, c, c_before, dh, dc, dh_t, of_dh, dc_t, dz)
+        if by_units:
+            meet(counter, (len(batch_sizes) - t + 1) * P)
+        if n > 0 and last > first:
+            of_dz, own = (start + q) * 4 * H, dh_t[q * width :]
+            multiply_4(dz, of_dz, stride * 4 * H, n, 4 * H, panels, count, own, 4 * L, stride * width, L, first, last)  # (2.10)
+    for sequence in range(q, N, stride):
+        for j in range(unit, until):
+            dh0[sequence, j] = dh_t[sequence * width + j]
+
+
+@njit(error_model="numpy")
+def _cell_backward(
+    H: int,
+    row: int,
+    before: int,
+    sequence: int,
+    j: int,
+    left: int | None,
+    gates: Array,
+    c: Array,
+    c_before: Array,
+    dh: Array,
+    dc: Array,
+    dh_t: Array,
+    of_dh: int,
+    dc_t: Array,
+    dz: Array,
+) -> None:
+    """The units j .. j + L - 1 of one row; dz may be the gates."""
+    at, one = row * 4 * H + j, c.dtype.type(1)
+    i, f, g, o = load(gates, at, left), load(gates, at + H, left), load(gates, at + 2 * H, left), load(gates, at + 3 * H, left)
+    dh_row, dc_row = load(dh_t, of_dh + j, None), load(dc_t, sequence * H + j, left)
+    if dh.size:
+        dh_row = dh_row + load(dh, row * H + j, left)  # (2.2)
+    if dc.size:
+        dc_row = dc_row + load(dc, row * H + j, left)  # (2.3)
+    tanh_c = tanh(load(c, row * H + j, left))
+    da_o = dh_row * tanh_c * o * (one - o)  # (2.4)
+    dc_row = dc_row + dh_row * o * (one - tanh_c * tanh_c)  # (2.5)
+    da_i = dc_row * g * i * (one - i)  # (2.6)
+    da_f = dc_row * load(c_before, before * H + j, left) * f * (one - f)  # (2.7)
+    da_g = dc_row * i * (one - g * g)  # (2.8)
+    store(dc_t, sequence * H + j, dc_row * f, left)  # (2.9)
+    store(dz, at, da_i, left)
+    store(dz, at + H, da_f, left)
+    store(dz, at + 2 * H, da_g, left)
+    store(dz, at + 3 * H, da_o, left)

@@ -6,9 +6,13 @@ import pytest
 
 from minirnn.kernels import workers
 
+SHARING = {"one thread": (1, False), "three threads by sequences": (3, False), "three threads by units": (3, True)}
 
-@pytest.fixture(params=[1, 3], ids=["one group", "three groups"])
+
+@pytest.fixture(params=SHARING.values(), ids=list(SHARING))
 def groups(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Deals even the smallest problem out to this many threads."""
-    monkeypatch.setattr(workers, "groups", lambda N, operations: min(N, request.param))
-    return int(request.param)
+    """Shares even the smallest problem among threads."""
+    threads, by_units = request.param
+    monkeypatch.setattr(workers, "groups", lambda N, operations: min(N, threads))
+    monkeypatch.setattr(workers, "plan", lambda *sizes: (threads, by_units))
+    return int(threads)

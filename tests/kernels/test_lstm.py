@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minirnn.kernels import kernels, load, workers
+from minirnn.kernels import kernels, load
 from minirnn.kernels.lstm import numpy_
 
 from .problems import (
@@ -41,13 +41,6 @@ def kernel(request: pytest.FixtureRequest) -> ModuleType:
 @pytest.fixture(params=FUSED)
 def fused(request: pytest.FixtureRequest) -> ModuleType:
     return load("lstm", request.param)
-
-
-@pytest.fixture(params=[1, 3], ids=["one group", "three groups"])
-def groups(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Deals even the smallest problem out to threads."""
-    monkeypatch.setattr(workers, "groups", lambda N, operations: min(N, request.param))
-    return int(request.param)
 
 
 def run(kernel: Any, problem: Problem) -> tuple[Any, Any]:

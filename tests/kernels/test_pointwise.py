@@ -11,20 +11,35 @@ import pytest
 numba = pytest.importorskip("numba", reason="the functions run inside Numba loops")
 
 from minirnn.kernels import pointwise  # noqa: E402
+from minirnn.kernels.vectors import at_most, lanes_of, load, store  # noqa: E402
 
 EXACT: dict[str, Callable[[Any], Any]] = {"exp": np.exp, "tanh": np.tanh, "sigmoid": lambda x: 1 / (1 + np.exp(-x))}
 ULPS = {"exp": 2, "tanh": 4, "sigmoid": 4}  # what the docstrings promise
 
 
-def over(name: str) -> Any:
+def over(name: str, vectors: bool = False) -> Any:
+    """A function that sets y[j] to that of x[j], number by number or a register at a time."""
     function = getattr(pointwise, name)
+
+    @numba.njit
+    def several(x: Any, y: Any, at: int, left: Any) -> None:
+        store(y, at, function(load(x, at, left)), left)
+
+    @numba.njit
+    def registers(x: Any, y: Any) -> None:
+        L = lanes_of(x)
+        for j in range(0, len(x), L):
+            if j + L <= len(x):
+                several(x, y, j, None)
+            else:
+                several(x, y, j, len(x) - j)
 
     @numba.njit(error_model="numpy", fastmath={"contract"})
     def loop(x: Any, y: Any) -> None:
         for j in range(x.shape[0]):
             y[j] = function(x[j])
 
-    return loop
+    return registers if vectors else loop
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -51,6 +66,35 @@ def test_saturation_and_nan(name: str, at_infinity: float, at_minus_infinity: fl
     np.testing.assert_allclose(y[3:6], at_minus_infinity, atol=2 * np.finfo(dtype).tiny)
     assert np.isnan(y[6])
     assert y[7] == EXACT[name](0.0)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", ["tanh", "sigmoid"])
+def test_registers_give_the_bits_that_numbers_give(name: str, dtype: Any) -> None:
+    x = np.random.default_rng(0).standard_normal(1027).astype(dtype) * 5
+    x[:4] = np.nan, np.inf, -np.inf, 0
+    alone, together = np.empty_like(x), np.append(np.empty_like(x), dtype(7))
+    over(name)(x, alone)
+    over(name, vectors=True)(x, together[:-1])
+    np.testing.assert_array_equal(together[:-1], alone)
+    assert together[-1] == 7
+    over(name, vectors=True)(x, x)
+    np.testing.assert_array_equal(x, alone)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_arithmetic_of_registers(dtype: Any) -> None:
+    @numba.njit
+    def calculate(x: Any, y: Any, two: Any) -> None:
+        a, b = load(x, 0, None), load(y, 0, None)
+        store(y, 0, at_most(a, two - two, -a * two, two / (b - a) + two * a), None)
+
+    L = lanes_of.py_func(np.empty(1, dtype))
+    x, y = np.random.default_rng(0).standard_normal((2, L)).astype(dtype)
+    x[0] = np.nan
+    expected = np.where(x <= 0, -x * 2, 2 / (y - x) + 2 * x)
+    calculate(x, y, dtype(2))
+    np.testing.assert_allclose(y, expected, rtol=20 * np.finfo(dtype).eps)
 
 
 @pytest.mark.parametrize("name", EXACT)
