@@ -113,9 +113,9 @@ def _over_elements(V: int) -> Callable[..., None]:
         tiles = (K + tallest - 1) // tallest
         first, last = p * tiles // P * tallest, min(K, (p + 1) * tiles // P * tallest)
         for n in range(N):
-            for line in range(0, len(lines), height):
-                G = min(height, len(lines) - line)
-                b_at = (n * len(lines) + line) * Q * columns
+            for top in range(0, len(lines), height):
+                G = min(height, len(lines) - top)
+                b_at = (n * len(lines) + top) * Q * columns
                 for panel in range(columns // width):
                     at = panel * width
                     sweep(
@@ -126,7 +126,7 @@ def _over_elements(V: int) -> Callable[..., None]:
                         last - first,
                         step,
                         lines,
-                        line,
+                        top,
                         G,
                         Q,
                         dy,
@@ -139,12 +139,14 @@ def _over_elements(V: int) -> Callable[..., None]:
                         outs,
                     )
         for k in range(first, last):
+            line, there = dwt[k * columns :], dw[k % C * UV + k // C :]
             for f in range(len(dw) // K):
-                dw[f * K + k % C * UV + k // C] = dwt[k * columns + f]
+                there[f * K] = line[f]
         for n in range(p * N // P, (p + 1) * N // P):
             for place in range(n * len(lines) * Q, (n + 1) * len(lines) * Q):
+                row = dy[place * columns :]
                 for f in range(columns):
-                    parts[n, f] += dy[place * columns + f]
+                    parts[n, f] += row[f]
 
     over_elements.__name__ = over_elements.__qualname__ = f"over_elements_{V}"
     return njit(error_model="numpy")(over_elements)

@@ -133,7 +133,7 @@ def _channels_last(x: Array, around: tuple[int, int, int, int]) -> Array:
     top, bottom, left, right = around
     out = empty(N * (H + top + bottom) * (W + left + right) * C, x.dtype).reshape(N, H + top + bottom, W + left + right, C)
     rows = x.reshape(N, H, 1, W * C) if x.flags.c_contiguous else x
-    threads = workers.groups(N, (10.0 if rows is not x else 50.0) * out.size)
+    threads = workers.groups(N, (50.0 if rows is not x else 100.0) * out.size)
     workers.run(loops.pad, threads, rows, out.reshape(N, H + top + bottom, (W + left + right) * C), top, left * C)
     return out
 
@@ -144,7 +144,7 @@ def _panels(w: Array, plan: Plan, J: int, by_j: int, by_i: int, numbers: int, ve
     count, K = padded(J, vectors * L) // (vectors * L), len(plan.elements) * plan.run
     panels = empty(count * K * vectors * L, w.dtype)
     arguments = (np.ascontiguousarray(w).reshape(-1), J, by_j, by_i, numbers, plan.elements, plan.run)
-    workers.run(loops.pack, workers.groups(count, 20.0 * panels.size), *arguments, panels.reshape(count, K, vectors * L))
+    workers.run(loops.pack, workers.groups(count, 50.0 * panels.size), *arguments, panels.reshape(count, K, vectors * L))
     return panels
 
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import reduce
 from typing import Any, NamedTuple, TypeAlias
-
-import numpy as np
 
 from minirnn.autograd import Function, is_recording
 from minirnn.device import Array, array_module, on_host, peek
 from minirnn.kernels import registry
 from minirnn.kernels.conv.numpy_ import Geometry
-from minirnn.ops.indexing import take_along_axis
+from minirnn.kernels.max_pool.numpy_ import winners as find_winners
+from minirnn.ops.indexing import put_along_axis, take_along_axis
 from minirnn.ops.linalg import matmul
 from minirnn.ops.reduction import mean
 from minirnn.ops.shape import reshape, transpose
@@ -122,6 +120,29 @@ class Conv2d(Function):
         return Col2Im.apply(windows, window=self.window, image=x.shape), reshape(matmul(rows, columns.T), w.shape), rows.sum(1)
 
 
+class MaxPool2d(Function):
+    """y[n, c, p, q] = the largest x that the window sees        dx = dy at the first such pixel, summed over the windows
+
+    One kernel in either direction, on the CPU; where a gradient is differentiated again, it is made of primitive operations.
+    """
+
+    window: Window
+    kernel: Any
+    winners: Array  # (N, C, P, Q)  where in a flattened image
+
+    def forward(self, x: Array) -> Array:
+        self.kernel = registry.fused("max_pool", x)
+        y, self.winners = self.kernel.forward(x, self.window.size, self.window.stride, self.window.padding)
+        return y
+
+    def backward(self, dy: Tensor) -> Tensor:
+        (N, C, H, W), (P, Q) = self.inputs[0].shape, dy.shape[2:]
+        if not is_recording():
+            return Tensor(self.kernel.backward(dy.data, self.winners, (H, W)))
+        dx = put_along_axis(reshape(dy, (N, C, P * Q)), self.winners.reshape(N, C, P * Q), H * W, 2)
+        return reshape(dx, (N, C, H, W))
+
+
 def conv2d(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, *, stride: Pair = 1, padding: Pair = 0, dilation: Pair = 1, groups: int = 1
 ) -> Tensor:
@@ -160,10 +181,14 @@ def max_pool2d(x: Tensor, kernel_size: Pair, stride: Pair | None = None, padding
     `stride` is the window's size unless given; padding counts as -inf.
     """
     window = _pooling_window("max_pool2d", x, kernel_size, stride, padding)
-    N, C, H, W = x.shape
+    if on_host(x.data):
+        return MaxPool2d.apply(x, window=window)
+    (N, C, H, W), xp = x.shape, array_module(x.data)
     P, Q = window.places(x.shape)
+    unordered = peek(xp.isnan(x.data).any(), otherwise=True)  # whether the slower comparison is needed
+    winners = find_winners(xp, window.views(x.data, -xp.inf), (H, W), window.stride, window.padding, unordered)
     apart = all(s >= k for s, k in zip(window.stride, window.size, strict=True))
-    y = take_along_axis(reshape(x, (N, C, H * W)), _winners(x.data, window).reshape(N, C, P * Q), 2, unique=apart)
+    y = take_along_axis(reshape(x, (N, C, H * W)), winners.reshape(N, C, P * Q), 2, unique=apart)
     return reshape(y, (N, C, P, Q))
 
 
@@ -171,27 +196,6 @@ def avg_pool2d(x: Tensor, kernel_size: Pair, stride: Pair | None = None, padding
     """The mean of every window of x (N, C, H, W): (N, C, P, Q). `stride` is the window's size unless given; padding counts as zeros."""
     columns = Im2Col.apply(x, window=_pooling_window("avg_pool2d", x, kernel_size, stride, padding))  # (C, U, V, N, P, Q)
     return transpose(mean(columns, (1, 2)), (1, 0, 2, 3))
-
-
-def _winners(x: Array, window: Window) -> Array:
-    """Where in the flattened image the first largest element of each window lies: (N, C, P, Q). A NaN is larger than anything."""
-    xp = array_module(x)
-    H, W = x.shape[2:]
-    views = window.views(x, -xp.inf)  # (N, C, P, Q, U, V)
-    P, Q, U, V = views.shape[2:]
-    rivals = [views[..., u, v] for u in range(U) for v in range(V)]  # (N, C, P, Q) each
-    best = reduce(xp.maximum, rivals)
-    unordered = peek(xp.isnan(best).any(), otherwise=True)  # whether the slower comparison is needed
-    lost = xp.ones(best.shape, bool)  # all rivals so far
-    first = xp.zeros(best.shape, np.int32)  # how many lost before the first that is as large as the best
-    for rival in rivals[:-1]:
-        lost &= rival != best
-        if unordered:
-            lost &= rival == rival
-        first += lost
-    row = window.stride[0] * xp.arange(P)[:, None] - window.padding[0] + first // V
-    column = window.stride[1] * xp.arange(Q) - window.padding[1] + first % V
-    return row.clip(0, H - 1) * W + column.clip(0, W - 1)  # outside only where all that the window sees is -inf
 
 
 def _pair(name: str, what: str, value: Pair, least: int) -> tuple[int, int]:

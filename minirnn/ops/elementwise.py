@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from minirnn.autograd import Function
-from minirnn.device import Array, array_module, beside, here, is_array, is_floating, same_device, scalar, select
+from minirnn.autograd import Function, is_recording
+from minirnn.device import Array, array_module, beside, here, is_array, is_floating, on_host, same_device, scalar, select
 from minirnn.device import to_device as moved
 from minirnn.kernels import registry
 from minirnn.ops.broadcast import sum_to
@@ -156,14 +156,20 @@ class Sigmoid(Elementwise, saves_output=True):
         return dy * (self.output * (1 - self.output))
 
 
-class Relu(Elementwise):
-    """y = max(x, 0)        dx = dy where x > 0"""
+class Relu(Function):
+    """y = max(x, 0)        dx = dy where x > 0
+
+    One pass of a kernel in either direction, on the CPU; where a gradient is differentiated again, it is made of primitive operations.
+    """
 
     def forward(self, x: Array) -> Array:
-        return self.xp.maximum(x, 0)
+        return registry.fused("relu", x).forward(x) if on_host(x) else self.xp.maximum(x, 0)
 
     def backward(self, dy: Tensor) -> Tensor:
-        return dy * Tensor((self.inputs[0].data > 0).astype(dy.dtype))
+        x = self.inputs[0].data
+        if on_host(x) and not is_recording():
+            return Tensor(registry.fused("relu", x).backward(dy.data, x))
+        return dy * Tensor((x > 0).astype(dy.dtype))
 
 
 class Softplus(Elementwise):

@@ -39,7 +39,8 @@ class Max(Function):
 
     def backward(self, dy: Tensor) -> Tensor:
         winners = self.inputs[0].data == self.output.data
-        return dy * Tensor((winners / winners.sum(self.axes, keepdims=True)).astype(dy.dtype))
+        parts = Tensor(winners.sum(self.axes, keepdims=True).astype(dy.dtype))
+        return dy / parts * Tensor(winners.astype(dy.dtype))
 
 
 class LogSumExp(Function):

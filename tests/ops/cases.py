@@ -186,6 +186,10 @@ CASES: dict[type[Function], list[Case]] = {
         Case(lambda x, w, b: ops.conv2d(x, w, b, stride=(2, 1), padding=(0, 1)), [normal(2, 2, 5, 3), normal(3, 2, 3, 2), normal(3)]),
         Case(lambda x, w: ops.conv2d(x, w, dilation=2, padding=1), [normal(1, 2, 4, 5), normal(2, 2, 2, 2)], analytic=False),
     ],
+    conv.MaxPool2d: [
+        Case(lambda x: ops.max_pool2d(x, (2, 3), (1, 2), (1, 1)), [apart(2, 2, 3, 5)]),
+        Case(lambda x: ops.max_pool2d(x, 2), [apart(1, 3, 4, 5)], analytic=False),
+    ],
     conv.Im2Col: [
         Case(lambda x: conv.Im2Col.apply(x, window=STRIDED), [normal(2, 2, 4, 6)]),
         Case(lambda x: ops.avg_pool2d(x, 3, 2, 1), [normal(1, 2, 5, 4)]),

@@ -1,0 +1,1 @@
+"""Max pooling of images. `numpy_` is the reference."""
