@@ -158,6 +158,14 @@ def meet(counter: Array, goal: int) -> None:
         looks += 1
 
 
+@njit(error_model="numpy")
+def part(p: int, P: int, by_units: bool, panels: int) -> tuple[int, int, int, int]:
+    """q, stride, first, last: thread p of P does the sequences q, q + stride, ... of a recurrence, and the panels first .. last - 1."""
+    if by_units:
+        return 0, 1, panels * p // P, panels * (p + 1) // P
+    return p, P, 0, panels
+
+
 @compiled(error_model="numpy")
 def serve(mailbox: int, patience: int) -> int:
     """A worker's loop: does the jobs that come, until none has come for so many looks. Returns the state it found then."""

@@ -1,7 +1,8 @@
 """The GRU recurrence for CPUs, compiled by Numba. Equation numbers are those of README.md in this folder.
 
-As in the LSTM's, P threads deal out the sequences: group p takes p, p + P, p + 2P, ... through all time steps in one compiled function. A
-step is a product of the group's rows with `w_hh`, packed once per call, and one pass per row over the gates while they are in cache.
+As in the LSTM's, P threads share the sequences or the hidden units inside one compiled function. A step is a product of the rows with
+`w_hh`, packed once per call, panel by panel, and the equations for the panel's units while its sums are in cache. The bits do not depend on
+P or on the way of sharing.
 
 Per row and step the forward pass reads z (3H numbers) and h_{t-1} and writes the gates (3H), hn and h; the backward pass reads these and
 writes dz and da (3H each). The products are 6 H^2 operations each, the gates about 80 H. Nothing is allocated inside the loop over time.
@@ -10,14 +11,17 @@ writes dz and da (3H each). The products are 6 H^2 operations each, the gates ab
 from __future__ import annotations
 
 import numpy as np
+from numba import njit
 
 from minirnn.kernels import workers
 from minirnn.kernels.compiling import compiled
 from minirnn.kernels.contract import Array, GRUGrads, GRUTape, check_packed
 from minirnn.kernels.gru.numpy_ import gates, step
-from minirnn.kernels.packed import last_rows, previous, starts
+from minirnn.kernels.handoff import meet, part
+from minirnn.kernels.packed import previous
 from minirnn.kernels.pointwise import sigmoid, tanh
-from minirnn.kernels.product import VECTOR, empty, lanes, multiply_3, multiply_4, pack_columns, pack_gates, padded
+from minirnn.kernels.product import columns_into, empty, gates_into, lanes, multiply_3, multiply_4, padded
+from minirnn.kernels.vectors import lanes_of, load, store
 
 __all__ = ["backward", "forward", "gates", "in_place", "step"]
 
@@ -25,143 +29,199 @@ in_place = True
 
 
 def forward(z: Array, w_hh: Array, b_hn: Array, h0: Array, batch_sizes: Array, out: Array | None = None) -> GRUTape:
-    """z (S, 3H), w_hh (3H, H), b_hn (H,), h0 (N, H), batch_sizes (T,); all float32 or all float64"""
+    """z (S, 3H), w_hh (3H, H), b_hn (H,), h0 (N, H), batch_sizes (T,); all float32 or all float64; out (S, 3H) for the gates, may be z"""
     check_packed("GRU", 3, z, w_hh, batch_sizes, b_hn=b_hn, h0=h0)
-    (N, H), S = h0.shape, len(z)
-    h, hn = np.empty((S, H), z.dtype), np.empty((S, H), z.dtype)
-    gates = np.empty((S, 3 * H), z.dtype) if out is None else out
-    panels = pack_gates(w_hh, 3)
-    first = starts(batch_sizes)  # (T+1,)
-    P = workers.groups(N, 6 * S * H * H)
-
-    def group(p: int) -> None:
-        a = empty(len(range(p, N, P)) * 3 * padded(H, lanes(z.dtype)), z.dtype)
-        _forward(p, P, z.reshape(S, 3, H), panels, b_hn, h0, first, gates.reshape(S, 3, H), hn, h, a)
-
-    workers.share(group, P)
-    return GRUTape(h, gates, hn, h[last_rows(batch_sizes)], h0, batch_sizes)
+    (N, H), S, dtype = h0.shape, len(z), z.dtype
+    h, hn, h_n = np.empty((S, H), dtype), np.empty((S, H), dtype), np.empty((N, H), dtype)
+    gates = np.empty((S, 3 * H), dtype) if out is None else out
+    P, by_units = workers.plan(N, H, 3, S, dtype)
+    panels = empty(3 * padded(H, lanes(dtype)) * H, dtype)
+    a = empty(P * 3 * max(N * lanes(dtype), padded(H, lanes(dtype))), dtype).reshape(P, -1)
+    workers.run(_forward, P, by_units, z, w_hh, b_hn, h0, batch_sizes, gates, hn, h, h_n, panels, a, np.zeros(1, np.int64))
+    return GRUTape(h, gates, hn, h_n, h0, batch_sizes)
 
 
 def backward(tape: GRUTape, w_hh: Array, dh: Array | None, dh_n: Array | None, out: Array | None = None) -> GRUGrads:
-    """dh (S, H), dh_n (N, H); None means zero"""
+    """dh (S, H), dh_n (N, H), None means zero; out (S, 3H) for dz, may be tape.gates"""
     (N, H), S, dtype = tape.h0.shape, len(tape.h), w_hh.dtype
-    dz = np.empty((S, 3 * H), dtype)
+    dz = np.empty((S, 3 * H), dtype) if out is None else out
     da = np.empty((S, 3 * H), dtype)
     dh0 = np.zeros((N, H), dtype) if dh_n is None else dh_n.copy()  # (N, H) dL/dh_t on its way back              (2.1)
     dh = np.empty((0, H), dtype) if dh is None else np.ascontiguousarray(dh)
-    panels = pack_columns(w_hh)
-    first = starts(tape.batch_sizes)
-    P = workers.groups(N, 6 * S * H * H)
-
-    def group(p: int) -> None:
-        rows = len(range(p, N, P))
-        product = empty(rows * padded(H, 4 * lanes(dtype)), dtype).reshape(rows, -1)
-        gates, da3, dz3 = (array.reshape(S, 3, H) for array in (tape.gates, da, dz))
-        _backward(p, P, gates, tape.hn, tape.h, tape.h0, panels, first, dh, dh0, product, da3, dz3)
-
-    workers.share(group, P)
+    P, by_units = workers.plan(N, H, 3, S, dtype)
+    width = padded(H, 4 * lanes(dtype))
+    panels, product = empty(3 * H * width, dtype), empty(N * width, dtype)
+    arrays = (tape.gates, tape.hn, tape.h, tape.h0, w_hh, tape.batch_sizes, dh, dh0, panels, product, da, dz)
+    workers.run(_backward, P, by_units, *arrays, np.zeros(1, np.int64))
     dw_hh = da.T @ previous(tape.h, tape.h0, tape.batch_sizes)  # (3H, H)  (2.8)
     db_hn = da[:, 2 * H :].sum(axis=0)  # (H,)  (2.9)
-    if out is not None:
-        out[...] = dz
-        dz = out
     return GRUGrads(dz, dw_hh, db_hn, dh0)  # (2.10)
 
 
-@compiled(error_model="numpy", fastmath={"contract"})
+@compiled(error_model="numpy")
 def _forward(
-    p: int, P: int, z: Array, panels: Array, b_hn: Array, h0: Array, first: Array, gates: Array, hn: Array, h: Array, a: Array
+    p: int,
+    P: int,
+    by_units: bool,
+    z: Array,
+    w_hh: Array,
+    b_hn: Array,
+    h0: Array,
+    batch_sizes: Array,
+    gates: Array,
+    hn: Array,
+    h: Array,
+    h_n: Array,
+    panels: Array,
+    a: Array,
+    counter: Array,
 ) -> None:
-    """The sequences p, p + P, ... through all steps. z, gates (S, 3, H); first (T+1,); hn, h (S, H); a: h_{t-1} w_hh^T, padded."""
-    H = h0.shape[1]
-    width = panels.size // (3 * H)  # H, rounded up to whole vectors
-    lanes = VECTOR // h.itemsize
-    a3 = a.reshape(-1, 3, width)
-    h_before, at = h0, 0
-    for t in range(len(first) - 1):
-        rows = (first[t + 1] - first[t] - p + P - 1) // P  # of this group
-        if rows <= 0:
-            break
-        multiply_3(h_before.reshape(-1), (at + p) * H, P * H, rows, H, panels, width // lanes, a, lanes, 3 * width, width)  # (1.1)
-        for q in range(rows):
-            row, before = first[t] + p + q * P, at + p + q * P
-            for j in range(H):  # each line a loop of its own, so that it is vectorised
-                gates[row, 0, j] = sigmoid(z[row, 0, j] + a3[q, 0, j])  # r  (1.2)
-            for j in range(H):
-                gates[row, 1, j] = sigmoid(z[row, 1, j] + a3[q, 1, j])  # u  (1.3)
-            for j in range(H):
-                hn[row, j] = a3[q, 2, j] + b_hn[j]  # (1.4)
-            for j in range(H):
-                gates[row, 2, j] = tanh(z[row, 2, j] + gates[row, 0, j] * hn[row, j])  # n  (1.5)
-            for j in range(H):
-                n = gates[row, 2, j]
-                h[row, j] = n + gates[row, 1, j] * (h_before[before, j] - n)  # (1.6)
-        h_before, at = h, first[t]
+    """What thread p does of all steps. a (P, ...): a thread's own h_{t-1} w_hh^T, for the rows of one panel or the panels of one row."""
+    H, L = h0.shape[1], lanes_of(h0)
+    count = panels.size // (3 * H * L)
+    gates_into(w_hh.reshape(-1), 3, H, H, panels, count * p // P, count * (p + 1) // P)
+    meet(counter, P)
+    q, stride, first, last = part(p, P, by_units, count)
+    h_before, at, start = h0, 0, 0
+    for t in range(len(batch_sizes)):
+        rows = (batch_sizes[t] - q + stride - 1) // stride  # of this thread
+        going_on = batch_sizes[t + 1] if t + 1 < len(batch_sizes) else 0
+        panel = first
+        while panel < last and rows > 0:
+            end, a_panel = (panel + 1, 0) if rows > 1 else (last, 3 * L)
+            multiply_3(h_before, (at + q) * H, stride * H, rows, H, panels, count, a[p], a_panel, 3 * L, L, panel, end)  # (1.1)
+            for k in range(rows):
+                sequence = q + k * stride
+                row, before = start + sequence, at + sequence
+                for j in range(panel * L, end * L, L):
+                    of_a = j * 3 if rows == 1 else k * 3 * L
+                    if j + L <= H:
+                        _cell(H, row, before, j, None, z, a[p], of_a, b_hn, h_before, gates, hn, h)
+                    else:
+                        _cell(H, row, before, j, H - j, z, a[p], of_a, b_hn, h_before, gates, hn, h)
+                if sequence >= going_on:
+                    for j in range(panel * L, min(end * L, H)):
+                        h_n[sequence, j] = h[row, j]
+            panel = end
+        if by_units:
+            meet(counter, (t + 2) * P)
+        h_before, at = h, start
+        start += batch_sizes[t]
 
 
-@compiled(error_model="numpy", fastmath={"contract"})
+@njit(error_model="numpy")
+def _cell(
+    H: int,
+    row: int,
+    before: int,
+    j: int,
+    left: int | None,
+    z: Array,
+    a: Array,
+    of_a: int,
+    b_hn: Array,
+    h_before: Array,
+    gates: Array,
+    hn: Array,
+    h: Array,
+) -> None:
+    """The units j .. j + L - 1 of one row."""
+    L, at = lanes_of(z), row * 3 * H + j
+    r = sigmoid(load(z, at, left) + load(a, of_a, None))  # (1.2)
+    u = sigmoid(load(z, at + H, left) + load(a, of_a + L, None))  # (1.3)
+    hn_t = load(a, of_a + 2 * L, None) + load(b_hn, j, left)  # (1.4)
+    n = tanh(load(z, at + 2 * H, left) + r * hn_t)  # (1.5)
+    h_t = n + u * (load(h_before, before * H + j, left) - n)  # (1.6)
+    store(gates, at, r, left)
+    store(gates, at + H, u, left)
+    store(gates, at + 2 * H, n, left)
+    store(hn, row * H + j, hn_t, left)
+    store(h, row * H + j, h_t, left)
+
+
+@compiled(error_model="numpy")
 def _backward(
     p: int,
     P: int,
+    by_units: bool,
     gates: Array,
     hn: Array,
     h: Array,
     h0: Array,
-    panels: Array,
-    first: Array,
+    w_hh: Array,
+    batch_sizes: Array,
     dh: Array,
     dh_t: Array,
+    panels: Array,
     product: Array,
     da: Array,
     dz: Array,
+    counter: Array,
 ) -> None:
-    """The sequences p, p + P, ... back through all steps. dh_t (N, H) ends as dh0; product: da w_hh, padded."""
-    H = h0.shape[1]
-    lanes = VECTOR // h.itemsize
-    width = product.shape[1]
-    one = h.dtype.type(1)
-    for t in range(len(first) - 2, -1, -1):
-        rows = (first[t + 1] - first[t] - p + P - 1) // P
-        if rows <= 0:
-            continue
+    """What thread p does of all steps, backwards. dh_t (N, H) ends as dh0; product (N, H padded): da w_hh, what (2.7) adds to it."""
+    (N, H), L = dh_t.shape, lanes_of(dh_t)
+    width = product.size // N
+    count = width // (4 * L)
+    columns_into(w_hh.reshape(-1), 4, 3 * H, H, panels, count * p // P, count * (p + 1) // P)
+    meet(counter, P)
+    q, stride, first, last = part(p, P, by_units, count)
+    unit, until = first * 4 * L, min(last * 4 * L, H)
+    for sequence in range(q, N, stride):
+        product[sequence * width + unit : sequence * width + until] = 0
+    start = len(h)
+    for t in range(len(batch_sizes) - 1, -1, -1):
+        start -= batch_sizes[t]
+        at = start - batch_sizes[t - 1] if t > 0 else 0
         h_before = h if t > 0 else h0
-        at = first[t - 1] if t > 0 else 0
-        for q in range(rows):
-            sequence = p + q * P
-            row, before = first[t] + sequence, at + sequence
-            if dh.size:
-                for j in range(H):
-                    dh_t[sequence, j] += dh[row, j]  # (2.2)
-            for j in range(H):
-                n = gates[row, 2, j]
-                dz[row, 2, j] = dh_t[sequence, j] * (one - gates[row, 1, j]) * (one - n * n)  # (2.3)
-            for j in range(H):
-                u = gates[row, 1, j]
-                dz[row, 1, j] = dh_t[sequence, j] * (h_before[before, j] - gates[row, 2, j]) * u * (one - u)  # (2.4)
-            for j in range(H):
-                r = gates[row, 0, j]
-                dz[row, 0, j] = dz[row, 2, j] * hn[row, j] * r * (one - r)  # (2.5)
-            for j in range(H):
-                da[row, 0, j] = dz[row, 0, j]  # (2.6)
-            for j in range(H):
-                da[row, 1, j] = dz[row, 1, j]
-            for j in range(H):
-                da[row, 2, j] = dz[row, 2, j] * gates[row, 0, j]
-        multiply_4(
-            da.reshape(-1),
-            (first[t] + p) * 3 * H,
-            P * 3 * H,
-            rows,
-            3 * H,
-            panels,
-            width // (4 * lanes),
-            product.reshape(-1),
-            4 * lanes,
-            width,
-            lanes,
-        )
-        for q in range(rows):
-            sequence = p + q * P
-            row = first[t] + sequence
-            for j in range(H):
-                dh_t[sequence, j] = dh_t[sequence, j] * gates[row, 1, j] + product[q, j]  # (2.7)
+        rows = (batch_sizes[t] - q + stride - 1) // stride  # of this thread
+        for sequence in range(q, batch_sizes[t], stride):
+            row, before, of_product = start + sequence, at + sequence, sequence * width
+            for j in range(unit, until, L):
+                if j + L <= H:
+                    _cell_backward(H, row, before, sequence, j, None, gates, hn, h_before, dh, product, of_product, dh_t, da, dz)
+                else:
+                    _cell_backward(H, row, before, sequence, j, H - j, gates, hn, h_before, dh, product, of_product, dh_t, da, dz)
+        if by_units:
+            meet(counter, (len(batch_sizes) - t + 1) * P)
+        if rows > 0 and last > first:
+            of_da, own = (start + q) * 3 * H, product[q * width :]
+            multiply_4(da, of_da, stride * 3 * H, rows, 3 * H, panels, count, own, 4 * L, stride * width, L, first, last)
+    for sequence in range(q, N, stride):
+        for j in range(unit, until):
+            dh_t[sequence, j] += product[sequence * width + j]  # (2.7)
+
+
+@njit(error_model="numpy")
+def _cell_backward(
+    H: int,
+    row: int,
+    before: int,
+    sequence: int,
+    j: int,
+    left: int | None,
+    gates: Array,
+    hn: Array,
+    h_before: Array,
+    dh: Array,
+    product: Array,
+    of_product: int,
+    dh_t: Array,
+    da: Array,
+    dz: Array,
+) -> None:
+    """The units j .. j + L - 1 of one row; dz may be the gates. (2.7) of the step before is finished here, of this one begun."""
+    at, one = row * 3 * H + j, h_before.dtype.type(1)
+    r, u, n = load(gates, at, left), load(gates, at + H, left), load(gates, at + 2 * H, left)
+    dh_row = load(dh_t, sequence * H + j, left) + load(product, of_product + j, None)
+    if dh.size:
+        dh_row = dh_row + load(dh, row * H + j, left)  # (2.2)
+    dz_n = dh_row * (one - u) * (one - n * n)  # (2.3)
+    dz_u = dh_row * (load(h_before, before * H + j, left) - n) * u * (one - u)  # (2.4)
+    dz_r = dz_n * load(hn, row * H + j, left) * r * (one - r)  # (2.5)
+    store(da, at, dz_r, left)  # (2.6)
+    store(da, at + H, dz_u, left)
+    store(da, at + 2 * H, dz_n * r, left)
+    store(dh_t, sequence * H + j, dh_row * u, left)
+    store(dz, at, dz_r, left)
+    store(dz, at + H, dz_u, left)
+    store(dz, at + 2 * H, dz_n, left)

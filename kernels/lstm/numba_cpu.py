@@ -22,7 +22,7 @@ from numba import njit
 from minirnn.kernels import workers
 from minirnn.kernels.compiling import compiled
 from minirnn.kernels.contract import Array, LSTMGrads, LSTMTape, check_packed
-from minirnn.kernels.handoff import meet
+from minirnn.kernels.handoff import meet, part
 from minirnn.kernels.lstm.numpy_ import gates, step
 from minirnn.kernels.packed import previous
 from minirnn.kernels.pointwise import sigmoid, tanh
@@ -96,13 +96,9 @@ def _forward(
     """What thread p does of all steps. a (P, ...): a thread's own h_{t-1} w_hh^T, for the rows of one panel or the panels of one row."""
     H, L = h0.shape[1], lanes_of(h0)
     count = panels.size // (4 * H * L)
-    q, stride, first, last = p, P, count * p // P, count * (p + 1) // P
-    gates_into(w_hh.reshape(-1), 4, H, H, panels, first, last)
+    gates_into(w_hh.reshape(-1), 4, H, H, panels, count * p // P, count * (p + 1) // P)
     meet(counter, P)
-    if by_units:
-        q, stride = 0, 1
-    else:
-        first, last = 0, count
+    q, stride, first, last = part(p, P, by_units, count)
     h_before, c_before, at, start = h0, c0, 0, 0
     for t in range(len(batch_sizes)):
         n = (batch_sizes[t] - q + stride - 1) // stride  # rows of this thread
@@ -184,13 +180,9 @@ def _backward(
     (N, H), L = dh0.shape, lanes_of(dh0)
     width = dh_t.size // N
     count = width // (4 * L)
-    q, stride, first, last = p, P, count * p // P, count * (p + 1) // P
-    columns_into(w_hh.reshape(-1), 4, 4 * H, H, panels, first, last)
+    columns_into(w_hh.reshape(-1), 4, 4 * H, H, panels, count * p // P, count * (p + 1) // P)
     meet(counter, P)
-    if by_units:
-        q, stride = 0, 1
-    else:
-        first, last = 0, count
+    q, stride, first, last = part(p, P, by_units, count)
     unit, until = first * 4 * L, min(last * 4 * L, H)
     for sequence in range(q, N, stride):
         for j in range(unit, until):

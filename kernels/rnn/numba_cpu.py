@@ -1,21 +1,25 @@
 """The plain recurrence for CPUs, compiled by Numba. Equation numbers are those of README.md in this folder.
 
-As in the LSTM's, P threads deal out the sequences: group p takes p, p + P, p + 2P, ... through all time steps in one compiled function. A
-step is a product of the group's rows with `w_hh`, packed once per call, into rows that are padded to whole panels, and one pass over these
-while they are in cache. Nothing is allocated inside the loop over time.
+As in the LSTM's, P threads share the sequences or the hidden units inside one compiled function. A step is a product of the rows with
+`w_hh`, packed once per call, panel by panel, and the nonlinearity of the panel's units while its sums are in cache. The bits do not depend
+on P or on the way of sharing. Nothing is allocated inside the loop over time.
 """
 
 from __future__ import annotations
 
 import numpy as np
+from numba import njit
 
 from minirnn.kernels import workers
 from minirnn.kernels.compiling import compiled
 from minirnn.kernels.contract import Array, RNNGrads, RNNTape, check_nonlinearity, check_packed
-from minirnn.kernels.packed import last_rows, previous, starts
+from minirnn.kernels.handoff import meet, part
+from minirnn.kernels.packed import previous
 from minirnn.kernels.pointwise import tanh
-from minirnn.kernels.product import VECTOR, empty, lanes, multiply_4, pack_columns, padded
+from minirnn.kernels.product import columns_into, empty, lanes, multiply_4, padded
 from minirnn.kernels.rnn.numpy_ import step
+from minirnn.kernels.tile import transpose
+from minirnn.kernels.vectors import at_most, lanes_of, load, store
 
 __all__ = ["backward", "forward", "in_place", "step"]
 
@@ -23,99 +27,149 @@ in_place = True
 
 
 def forward(z: Array, w_hh: Array, h0: Array, batch_sizes: Array, nonlinearity: str = "tanh", out: Array | None = None) -> RNNTape:
-    """z (S, H), w_hh (H, H), h0 (N, H), batch_sizes (T,), nonlinearity "tanh" or "relu"; all float32 or all float64"""
+    """z (S, H), w_hh (H, H), h0 (N, H), batch_sizes (T,), nonlinearity "tanh" or "relu"; all float32 or all float64; out (S, H) for h, may
+    be z"""
     check_packed("RNN", 1, z, w_hh, batch_sizes, h0=h0)
     check_nonlinearity(nonlinearity)
-    N, H = h0.shape
+    (N, H), dtype = h0.shape, z.dtype
     h = np.empty_like(z) if out is None else out  # (S, H)
-    panels = pack_columns(np.ascontiguousarray(w_hh.T))
-    first = starts(batch_sizes)  # (T+1,)
-    P = workers.groups(N, 2 * len(z) * H * H)
-
-    def group(p: int) -> None:
-        _forward(p, P, z, panels, h0, first, nonlinearity == "tanh", h, _rows(p, P, h0))
-
-    workers.share(group, P)
-    return RNNTape(h, h[last_rows(batch_sizes)], h0, batch_sizes, nonlinearity)
+    h_n = np.empty((N, H), dtype)
+    P, by_units = workers.plan(N, H, 1, len(z), dtype)
+    width = padded(H, 4 * lanes(dtype))
+    panels = empty(H * width, dtype)
+    a = empty(P * max(N * 4 * lanes(dtype), width), dtype).reshape(P, -1)
+    is_tanh = nonlinearity == "tanh"
+    workers.run(_forward, P, by_units, z, w_hh, h0, batch_sizes, is_tanh, h, h_n, panels, a, np.zeros(1, np.int64))
+    return RNNTape(h, h_n, h0, batch_sizes, nonlinearity)
 
 
 def backward(tape: RNNTape, w_hh: Array, dh: Array | None, dh_n: Array | None, out: Array | None = None) -> RNNGrads:
-    """dh (S, H), dh_n (N, H); None means zero"""
+    """dh (S, H), dh_n (N, H), None means zero; out (S, H) for dz"""
     (N, H), dtype = tape.h0.shape, w_hh.dtype
     dz = np.empty_like(tape.h) if out is None else out  # (S, H)
     dh0 = np.zeros((N, H), dtype) if dh_n is None else dh_n.copy()  # (N, H) dL/dh_t on its way back              (2.1)
     dh = np.empty((0, H), dtype) if dh is None else np.ascontiguousarray(dh)
-    panels = pack_columns(w_hh)
-    first = starts(tape.batch_sizes)
-    P = workers.groups(N, 2 * len(dz) * H * H)
-
-    def group(p: int) -> None:
-        _backward(p, P, tape.h, panels, first, tape.nonlinearity == "tanh", dh, dh0, dz, _rows(p, P, dh0))
-
-    workers.share(group, P)
+    P, by_units = workers.plan(N, H, 1, len(dz), dtype)
+    width = padded(H, 4 * lanes(dtype))
+    panels, dh_t = empty(H * width, dtype), empty(N * width, dtype)
+    is_tanh = tape.nonlinearity == "tanh"
+    workers.run(_backward, P, by_units, tape.h, w_hh, tape.batch_sizes, is_tanh, dh, dh0, panels, dh_t, dz, np.zeros(1, np.int64))
     dw_hh = dz.T @ previous(tape.h, tape.h0, tape.batch_sizes)  # (H, H)  (2.5)
     return RNNGrads(dz, dw_hh, dh0)  # (2.6)
 
 
-def _rows(p: int, P: int, state0: Array) -> Array:
-    """Room for one row of each sequence of group p, as wide as whole panels."""
-    rows, H = len(range(p, len(state0), P)), state0.shape[1]
-    return empty(rows * padded(H, 4 * lanes(state0.dtype)), state0.dtype).reshape(rows, -1)
+@compiled(error_model="numpy")
+def _forward(
+    p: int,
+    P: int,
+    by_units: bool,
+    z: Array,
+    w_hh: Array,
+    h0: Array,
+    batch_sizes: Array,
+    is_tanh: bool,
+    h: Array,
+    h_n: Array,
+    panels: Array,
+    a: Array,
+    counter: Array,
+) -> None:
+    """What thread p does of all steps. a (P, ...): a thread's own h_{t-1} w_hh^T, for the rows of one panel or the panels of one row."""
+    H, L = h0.shape[1], lanes_of(h0)
+    count = panels.size // (4 * H * L)
+    for j in range(4 * (count * p // P) * L, 4 * (count * (p + 1) // P) * L, L):  # panels of w_hh^T: 4 L units, for one k after the other
+        for k in range(0, H, L):
+            transpose(w_hh, j * H + k, H, H - j, H - k, panels, (j // (4 * L) * H + k) * 4 * L + j % (4 * L), 4 * L)
+    meet(counter, P)
+    q, stride, first, last = part(p, P, by_units, count)
+    h_before, at, start = h0, 0, 0
+    for t in range(len(batch_sizes)):
+        n = (batch_sizes[t] - q + stride - 1) // stride  # rows of this thread
+        going_on = batch_sizes[t + 1] if t + 1 < len(batch_sizes) else 0
+        panel = first
+        while panel < last and n > 0:
+            end, a_panel = (panel + 1, 0) if n > 1 else (last, 4 * L)
+            multiply_4(h_before, (at + q) * H, stride * H, n, H, panels, count, a[p], a_panel, 4 * L, L, panel, end)  # (1.1)
+            for r in range(n):
+                sequence = q + r * stride
+                row = start + sequence
+                for j in range(panel * 4 * L, min(end * 4 * L, H), L):
+                    of_a = j if n == 1 else r * 4 * L + j - panel * 4 * L
+                    if j + L <= H:
+                        _cell(is_tanh, row * H + j, None, z, a[p], of_a, h)
+                    else:
+                        _cell(is_tanh, row * H + j, H - j, z, a[p], of_a, h)
+                if sequence >= going_on:
+                    for j in range(panel * 4 * L, min(end * 4 * L, H)):
+                        h_n[sequence, j] = h[row, j]
+            panel = end
+        if by_units:
+            meet(counter, (t + 2) * P)
+        h_before, at = h, start
+        start += batch_sizes[t]
 
 
-@compiled(error_model="numpy", fastmath={"contract"})
-def _forward(p: int, P: int, z: Array, panels: Array, h0: Array, first: Array, is_tanh: bool, h: Array, a: Array) -> None:
-    """The sequences p, p + P, ... through all steps. z, h (S, H); first (T+1,); a: h_{t-1} w_hh^T, padded."""
-    H, width = h0.shape[1], a.shape[1]
-    lanes = VECTOR // h.itemsize
+@njit(error_model="numpy")
+def _cell(is_tanh: bool, at: int, left: int | None, z: Array, a: Array, of_a: int, h: Array) -> None:
+    """The L units of one row from element `at` on."""
+    x = load(z, at, left) + load(a, of_a, None)
     zero = h.dtype.type(0)
-    h_before, at = h0, 0
-    for t in range(len(first) - 1):
-        n = (first[t + 1] - first[t] - p + P - 1) // P  # rows of this group
-        if n <= 0:
-            break
-        multiply_4(
-            h_before.reshape(-1), (at + p) * H, P * H, n, H, panels, width // (4 * lanes), a.reshape(-1), 4 * lanes, width, lanes
-        )  # (1.1)
-        for q in range(n):
-            row = first[t] + p + q * P
-            if is_tanh:
-                for j in range(H):
-                    h[row, j] = tanh(z[row, j] + a[q, j])  # (1.2)
-            else:
-                for j in range(H):
-                    x = z[row, j] + a[q, j]
-                    h[row, j] = zero if x <= zero else x  # (1.2)
-        h_before, at = h, first[t]
+    store(h, at, tanh(x) if is_tanh else at_most(x, zero, zero, x), left)  # (1.2)
 
 
-@compiled(error_model="numpy", fastmath={"contract"})
-def _backward(p: int, P: int, h: Array, panels: Array, first: Array, is_tanh: bool, dh: Array, dh0: Array, dz: Array, dh_t: Array) -> None:
-    """The sequences p, p + P, ... back through all steps. h, dz (S, H); dh0 (N, H), at first dh_n; dh_t: its rows of this group, padded."""
-    H, width = dh0.shape[1], dh_t.shape[1]
-    lanes = VECTOR // h.itemsize
+@compiled(error_model="numpy")
+def _backward(
+    p: int,
+    P: int,
+    by_units: bool,
+    h: Array,
+    w_hh: Array,
+    batch_sizes: Array,
+    is_tanh: bool,
+    dh: Array,
+    dh0: Array,
+    panels: Array,
+    dh_t: Array,
+    dz: Array,
+    counter: Array,
+) -> None:
+    """What thread p does of all steps, backwards. dh_t (N, H padded) is copied from and to dh0."""
+    (N, H), L = dh0.shape, lanes_of(dh0)
+    width = dh_t.size // N
+    count = width // (4 * L)
+    columns_into(w_hh.reshape(-1), 4, H, H, panels, count * p // P, count * (p + 1) // P)
+    meet(counter, P)
+    q, stride, first, last = part(p, P, by_units, count)
+    unit, until = first * 4 * L, min(last * 4 * L, H)
+    for sequence in range(q, N, stride):
+        for j in range(unit, until):
+            dh_t[sequence * width + j] = dh0[sequence, j]
+    start = len(h)
+    for t in range(len(batch_sizes) - 1, -1, -1):
+        start -= batch_sizes[t]
+        n = (batch_sizes[t] - q + stride - 1) // stride  # rows of this thread
+        for sequence in range(q, batch_sizes[t], stride):
+            row = start + sequence
+            for j in range(unit, until, L):
+                if j + L <= H:
+                    _cell_backward(is_tanh, row * H + j, None, h, dh, dh_t, sequence * width + j, dz)
+                else:
+                    _cell_backward(is_tanh, row * H + j, H - j, h, dh, dh_t, sequence * width + j, dz)
+        if by_units:
+            meet(counter, (len(batch_sizes) - t + 1) * P)
+        if n > 0 and last > first:
+            own = dh_t[q * width :]
+            multiply_4(dz, (start + q) * H, stride * H, n, H, panels, count, own, 4 * L, stride * width, L, first, last)  # (2.4)
+    for sequence in range(q, N, stride):
+        for j in range(unit, until):
+            dh0[sequence, j] = dh_t[sequence * width + j]
+
+
+@njit(error_model="numpy")
+def _cell_backward(is_tanh: bool, at: int, left: int | None, h: Array, dh: Array, dh_t: Array, of_dh: int, dz: Array) -> None:
+    """The L units of one row from element `at` on."""
+    h_t, dh_row = load(h, at, left), load(dh_t, of_dh, None)
     zero, one = h.dtype.type(0), h.dtype.type(1)
-    for q in range(len(dh_t)):
-        for j in range(H):
-            dh_t[q, j] = dh0[p + q * P, j]
-    for t in range(len(first) - 2, -1, -1):
-        n = (first[t + 1] - first[t] - p + P - 1) // P
-        if n <= 0:
-            continue
-        for q in range(n):
-            row = first[t] + p + q * P
-            if dh.size:
-                for j in range(H):
-                    dh_t[q, j] += dh[row, j]  # (2.2)
-            if is_tanh:
-                for j in range(H):
-                    dz[row, j] = dh_t[q, j] * (one - h[row, j] * h[row, j])  # (2.3)
-            else:
-                for j in range(H):
-                    dz[row, j] = zero if h[row, j] <= zero else dh_t[q, j]  # (2.3)
-        multiply_4(
-            dz.reshape(-1), (first[t] + p) * H, P * H, n, H, panels, width // (4 * lanes), dh_t.reshape(-1), 4 * lanes, width, lanes
-        )  # (2.4)
-    for q in range(len(dh_t)):
-        for j in range(H):
-            dh0[p + q * P, j] = dh_t[q, j]
+    if dh.size:
+        dh_row = dh_row + load(dh, at, left)  # (2.2)
+    store(dz, at, dh_row * (one - h_t * h_t) if is_tanh else at_most(h_t, zero, zero, dh_row), left)  # (2.3)
