@@ -15,24 +15,38 @@ DTYPES = ("float16", "bfloat16", "float32", "float64")
 def add(commands: Commands) -> None:
     parser = add_command(commands, "bench", None, "time kernels and training, validated first", "minirnn bench lstm")
     benchmarks = parser.add_subparsers(title="benchmarks", metavar="WHAT", required=True, parser_class=Parser)
-    for add_one in (_lstm, _gpu):
+    for add_one in (_recurrence, _gpu):
         add_one(benchmarks)
 
 
-def _lstm(benchmarks: Commands) -> None:
-    benchmark = add_command(
-        benchmarks,
-        "lstm",
-        _runner("minirnn.bench.lstm"),
-        "forward and backward of a recurrence on every kernel that can run here, against the time of its matrix products",
-        "minirnn bench lstm --shape 50,64,256,256 --kernel numba numpy",
-    )
-    benchmark.add_argument("--cell", choices=["lstm", "gru", "rnn"], default="lstm", help="which recurrence (default: lstm)")
-    benchmark.add_argument("--shape", metavar=SHAPE, type=shape, nargs="+", help="steps, sequences, features, hidden units")
-    benchmark.add_argument("--kernel", metavar="NAME", nargs="+", help="these kernels alone (default: all that can run here)")
-    benchmark.add_argument("--dtype", choices=["float32", "float64"], default="float32", help="(default: float32)")
-    benchmark.add_argument("--rounds", metavar="R", type=positive_integer, default=5, help="timings of each, in turns (default: 5)")
-    benchmark.add_argument("--json", action="store_true", help="print one JSON object")
+def _recurrence(benchmarks: Commands) -> None:
+    for cell in ("lstm", "gru", "rnn"):
+        benchmark = add_command(
+            benchmarks,
+            cell,
+            _runner("minirnn.bench.recurrence"),
+            f"{cell} layers on every kernel that can run here, on your own and in other libraries, against their matrix products",
+            f"minirnn bench {cell} --shape 50,64,256,256 --kernel numba numpy --against torch",
+        )
+        benchmark.set_defaults(cell=cell)
+        benchmark.add_argument("--grid", choices=["quick", "targets"], default="quick", help="shapes to time (default: quick)")
+        benchmark.add_argument("--shape", metavar=SHAPE, type=shape, nargs="+", help="these in place of a grid's")
+        benchmark.add_argument("--ragged", choices=["no", "yes", "both"], help="lengths from 1 to T, in random order (default: the grid's)")
+        benchmark.add_argument("--layers", metavar="K", type=positive_integer, help="layers (default: the grid's, or 1)")
+        benchmark.add_argument("--bidirectional", action="store_true", help="both directions")
+        benchmark.add_argument("--pass", dest="pass_", choices=["forward", "both"], help="forward alone, or with backward (default: each)")
+        benchmark.add_argument(
+            "--kernel",
+            metavar="NAME|FILE",
+            nargs="+",
+            help="these; a Python file is a kernel of your own (default: all that can run here, for the grid targets the preferred one)",
+        )
+        benchmark.add_argument("--against", choices=["torch", "flax"], nargs="+", help="other libraries, where they are installed")
+        benchmark.add_argument("--dtype", choices=["float32", "float64"], default="float32", help="(default: float32)")
+        benchmark.add_argument("--threads", metavar="K", type=positive_integer, help="for every library (default: OMP_NUM_THREADS, or all)")
+        benchmark.add_argument("--rounds", metavar="R", type=positive_integer, default=7, help="timings of each, in turns (default: 7)")
+        benchmark.add_argument("--no-memory", action="store_true", help="measure no memory, which needs fresh processes")
+        _add_output(benchmark)
 
 
 def _gpu(benchmarks: Commands) -> None:

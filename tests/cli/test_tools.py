@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from minirnn import cli
-from minirnn.bench import lstm
 from minirnn.kernels import availability
 from minirnn.kernels.lstm import numpy_
 
@@ -48,7 +47,20 @@ def test_every_command_explains_itself_with_an_example_that_can_be_parsed(call: 
 
 def test_the_commands_of_this_package_are_all_there() -> None:
     names = {parser.prog.removeprefix("minirnn ") for parser in ALL}
-    assert names >= {"demo", "train", "evaluate", "translate", "data list", "data get", "data show", "gradcheck", "doctor", "bench lstm"}
+    assert names >= {
+        "demo",
+        "train",
+        "evaluate",
+        "translate",
+        "data list",
+        "data get",
+        "data show",
+        "gradcheck",
+        "doctor",
+        "bench lstm",
+        "bench gru",
+        "bench gpu",
+    }
 
 
 def test_help_loads_nothing_heavy() -> None:
@@ -136,26 +148,6 @@ def test_gradcheck_finds_a_planted_error(call: Call, monkeypatch: pytest.MonkeyP
     assert result.code == 1
     faults = {entry["what"]: entry["gradient"] for entry in map(json.loads, result.out.splitlines())}
     assert [what for what, fault in faults.items() if fault] == ["LSTM, kernel numpy"]
-
-
-def test_the_benchmark_measures_every_kernel(call: Call) -> None:
-    result = json.loads(call("bench", "lstm", "--shape", "3,2,4,5", "--rounds", 1, "--kernel", "numpy", "unrolled", "--json").out)
-    (measured,) = result["results"]
-    assert [entry["kernel"] for entry in measured["kernels"]] == ["numpy", "unrolled"]
-    assert measured["floor_ms"] > 0
-    assert "x floor" in call("bench", "lstm", "--shape", "3,2,4,5", "--rounds", 1, "--kernel", "numpy").out
-
-
-def test_the_benchmark_does_not_time_wrong_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    original = lstm._run
-
-    def wrong(layer: object, x: object) -> object:
-        found = original(layer, x)  # type: ignore[arg-type]
-        return [1.001 * array for array in found] if getattr(layer, "kernel", None) == "unrolled" else found
-
-    monkeypatch.setattr(lstm, "_run", wrong)
-    with pytest.raises(RuntimeError, match="differs from numpy by"):
-        lstm.measure("lstm", (3, 2, 4, 5), ["unrolled"], "float32", 1)
 
 
 @pytest.mark.parametrize(
