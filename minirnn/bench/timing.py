@@ -49,8 +49,8 @@ def turn(run: Callable[[], Any], fill: float = FILL) -> float:
 def settle() -> None:
     """Wait until no other thread of this process works any longer.
 
-    The threads of a BLAS spin after a product in the hope of another one (OpenBLAS's for 60 ms), and would take a core from the next one whose
-    turn it is. Where the system does not tell, this waits as long as it ever would.
+    The threads of a BLAS spin after a product in the hope of another one (OpenBLAS's for 60 ms), and would take a core from the one whose
+    turn is next. Where the system does not tell, this waits as long as it ever would.
     """
     for _ in range(round(SETTLE / LOOK)):
         time.sleep(LOOK)
