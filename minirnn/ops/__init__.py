@@ -33,7 +33,7 @@ from minirnn.ops.latent import latent_gain, latent_residual
 from minirnn.ops.linalg import cholesky, einsum, inv, linear, logdet, matmul, slogdet, solve
 from minirnn.ops.loss import binary_cross_entropy_with_logits, cross_entropy, gaussian_nll_loss, mse_loss
 from minirnn.ops.recurrence import gru, lstm, rnn
-from minirnn.ops.reduction import layer_norm, log_softmax, logsumexp, max, mean, min, softmax, sum, var
+from minirnn.ops.reduction import group_norm, layer_norm, log_softmax, logsumexp, max, mean, min, softmax, sum, var
 from minirnn.ops.shape import (
     concatenate,
     diagonal,
@@ -72,6 +72,7 @@ __all__ = [
     "flip",
     "gaussian_nll_loss",
     "getitem",
+    "group_norm",
     "gru",
     "inv",
     "kalman_log_likelihood",

@@ -153,6 +153,11 @@ CASES: dict[type[Function], list[Case]] = {
         Case(lambda x, w: ops.layer_norm(x, (3, 2), w), [normal(2, 2, 3, 2), normal(3, 2)]),
         Case(lambda x: ops.layer_norm(x, 4), [normal(3, 4)]),
     ],
+    reduction.GroupNorm: [
+        Case(lambda x, w, b: ops.group_norm(x, 2, w, b), [normal(2, 4, 3, 2), normal(4), normal(4, seed=1)]),
+        Case(lambda x: ops.group_norm(x, 2), [normal(3, 6)]),
+        Case(lambda x, w: ops.group_norm(x, 1, w), [normal(2, 3, 2), normal(3)], analytic=False),
+    ],
     # picking
     indexing.GetItem: [Case(lambda x: x[1:, ::-2, None], [normal(3, 4)]), Case(lambda x: x[IDS, 1], [normal(4, 3)])],
     indexing.PutItem: [Case(lambda x: indexing.PutItem.apply(x, index=(beside(IDS, x.data),), shape=(4, 2), unique=False), [normal(5, 2)])],
