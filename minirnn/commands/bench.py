@@ -15,7 +15,7 @@ DTYPES = ("float16", "bfloat16", "float32", "float64")
 def add(commands: Commands) -> None:
     parser = add_command(commands, "bench", None, "time kernels and training, validated first", "minirnn bench lstm")
     benchmarks = parser.add_subparsers(title="benchmarks", metavar="WHAT", required=True, parser_class=Parser)
-    for add_one in (_recurrence, _gpu):
+    for add_one in (_recurrence, _train, _gpu):
         add_one(benchmarks)
 
 
@@ -47,6 +47,23 @@ def _recurrence(benchmarks: Commands) -> None:
         benchmark.add_argument("--rounds", metavar="R", type=positive_integer, default=7, help="timings of each, in turns (default: 7)")
         benchmark.add_argument("--no-memory", action="store_true", help="measure no memory, which needs fresh processes")
         _add_output(benchmark)
+
+
+def _train(benchmarks: Commands) -> None:
+    benchmark = add_command(
+        benchmarks,
+        "train",
+        _runner("minirnn.bench.train"),
+        "whole training steps of every model against an equivalent PyTorch model, on the same weights and data",
+        "minirnn bench train --model captioner vae --profile",
+    )
+    benchmark.add_argument("--model", metavar="NAME", nargs="+", help="these alone, such as captioner, ssm, seq2seq (default: all)")
+    benchmark.add_argument("--data-dir", metavar="DIR", help="where data files lie, beside $MINIRNN_DATA; what is missing is drawn")
+    benchmark.add_argument("--threads", metavar="K", type=positive_integer, help="for each library (default: OMP_NUM_THREADS, or all)")
+    benchmark.add_argument("--rounds", metavar="R", type=positive_integer, default=5, help="timings of each, in turns (default: 5)")
+    benchmark.add_argument("--profile", action="store_true", help="print where the time goes, by each library's own profiler")
+    benchmark.add_argument("--no-memory", action="store_true", help="measure no memory")
+    _add_output(benchmark, picture=False)
 
 
 def _gpu(benchmarks: Commands) -> None:

@@ -137,7 +137,11 @@ class VAETask(Task[VAETaskConfig, Array]):
         return bucketed(lengths, lengths, self.config.batch_size, rng)
 
     def loss(self, batch: Array, step: int) -> Tensor:
-        return self.model.loss([self._training[k] for k in batch], step)
+        return self.model.loss(self.numbers(batch), step)
+
+    def numbers(self, batch: Array) -> list[Array]:
+        """The sentences of a batch."""
+        return [self._training[k] for k in batch]
 
     def size(self, batch: Array) -> int:
         return sum(len(self._training[k]) + 1 for k in batch)

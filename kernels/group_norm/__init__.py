@@ -1,1 +1,0 @@
-"""Group normalisation fused with its weight and bias. `numpy_` is the reference."""
