@@ -10,6 +10,7 @@ from typing import TypeAlias
 import numpy as np
 
 from minirnn.device import Array, array_module, on_host
+from minirnn.kernels import registry
 from minirnn.nn.module import Module
 from minirnn.tensor import Tensor
 
@@ -40,7 +41,7 @@ def grad_norm(parameters: Iterable[Tensor] | Tensor, norm_type: float = 2.0) -> 
         return Tensor(_norm_on_device(grads, norm_type))
     if norm_type == math.inf:
         return max((float(abs(g).max()) for g in grads), default=0.0)
-    return math.sqrt(sum(float(array_module(g).vdot(g, g).real) for g in grads))
+    return math.sqrt(sum(registry.fused("squares", g).total(g) for g in grads))
 
 
 def _norm_on_device(grads: list[Array], norm_type: float) -> Array:
