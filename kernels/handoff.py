@@ -37,7 +37,10 @@ PATIENCE = 4000  # looks before whoever waits sleeps: some 100 microseconds
 
 _word, _nothing = ir.IntType(64), ir.VoidType()
 _pause = {"x86_64": "llvm.x86.sse2.pause"}.get(binding.get_process_triple().split("-")[0])
-_sleep, _nap_length = (ctypes.windll.kernel32.Sleep, 1) if sys.platform == "win32" else (ctypes.CDLL(None).usleep, 20)  # 1 ms; 20 us
+if sys.platform == "win32":
+    _sleep, _nap_length = ctypes.windll.kernel32.Sleep, 1  # milliseconds
+else:
+    _sleep, _nap_length = ctypes.CDLL(None).usleep, 20  # microseconds
 binding.add_symbol("minirnn_sleep", ctypes.cast(_sleep, ctypes.c_void_p).value)
 
 
@@ -195,10 +198,10 @@ def claim(mailboxes: int, count: int) -> int:
 
 
 @compiled(error_model="numpy")
-def release(mailboxes: int, count: int) -> None:
-    """Take back the claims for which no job was posted."""
+def release(mailboxes: int, count: int, sleepers: int) -> None:
+    """Take back the claims for which no job was posted; `sleepers`: the workers that were asleep and have not been woken."""
     for k in range(count):
-        _exchange(mailboxes + k * MAILBOX, CLAIMED, WAITING)
+        _exchange(mailboxes + k * MAILBOX, CLAIMED, ASLEEP if sleepers >> k & 1 else WAITING)
 
 
 @njit(error_model="numpy")

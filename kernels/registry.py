@@ -20,7 +20,7 @@ from minirnn.kernels.modules import device_kind
 ENVIRONMENT = "MINIRNN_KERNEL"
 CELLS = ("lstm", "gru", "rnn")
 ON_ANY_DEVICE = ("cross_entropy", "embedding", "adam", "dropout", "layer_norm", "kalman")
-ON_THE_CPU = ("conv", "max_pool", "relu")  # elsewhere these are made of other operations
+ON_THE_CPU = ("conv", "max_pool", "relu", "group_norm")  # elsewhere these are made of other operations
 OPERATIONS = ON_ANY_DEVICE + ON_THE_CPU  # fused; `choose` and `load` serve them as well
 GPU = ("cuda", "emulated")
 SINGLE_AND_DOUBLE = ("float32", "float64")
@@ -86,6 +86,7 @@ def _kind(device: str) -> str:
 
 _kernels: dict[tuple[str, str], Kernel] = {}
 _fused: dict[tuple[str, Any, str, str | None], ModuleType] = {}  # what `fused` has answered
+_recurrences: dict[tuple[str, Any, str, str | None, int], ModuleType | None] = {}  # what `recurrence` has answered
 
 
 def register(kernel: Kernel) -> None:
@@ -95,6 +96,7 @@ def register(kernel: Kernel) -> None:
         raise ValueError(f"register: {kernel.cell} has a kernel named {kernel.name!r} already")
     _kernels[kernel.cell, kernel.name] = kernel
     _fused.clear()
+    _recurrences.clear()
 
 
 def kernels(cell: str) -> tuple[Kernel, ...]:
@@ -192,6 +194,16 @@ def fused(operation: str, array: Any) -> ModuleType:
     if key not in _fused:  # an optimiser asks for every parameter at every step
         _fused[key] = load(operation, choose(operation, dtype=array.dtype, device=device).name, device)
     return _fused[key]
+
+
+def recurrence(cell: str, T: int, N: int, H: int, array: Any, kernel: str | None = None) -> ModuleType | None:
+    """The module of the kernel that `choose` finds for arrays like this one, on the array's device; None for "unrolled", which has none."""
+    device = device_kind(array)
+    key = cell, array.dtype, device, _asked(kernel)[0], min(T, max(k.least_steps for k in _kernels.values()))
+    if key not in _recurrences:
+        chosen = choose(cell, T=T, N=N, H=H, dtype=array.dtype, device=device, kernel=kernel)
+        _recurrences[key] = None if chosen.module is None else load(cell, chosen.name, device)
+    return _recurrences[key]
 
 
 def explain(T: int, N: int, D: int, H: int, dtype: Any = "float32", device: str = "cpu", cell: str = "lstm", measure: bool = False) -> str:

@@ -121,6 +121,48 @@ def store(context: Any, array: Any, at: Any, vector: Any, left: Any) -> Any:
 
 
 @_intrinsic
+def fetch(context: Any, array: Any, at: Any) -> Any:
+    """Begin to bring element `at` into the caches; it need not exist."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        of, number = Lanes(context, builder, array.dtype), ir.IntType(32)
+        name, pointer = "llvm.prefetch.p0", ir.IntType(8).as_pointer()
+        known = builder.module.globals.get(name)
+        function = known or ir.Function(builder.module, ir.FunctionType(ir.VoidType(), [pointer, number, number, number]), name)
+        place = builder.bitcast(builder.gep(of.pointer(array, values[0]), [values[1]]), pointer)
+        builder.call(function, [place, number(0), number(3), number(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), generate
+
+
+@_intrinsic
+def zeros(context: Any, array: Any) -> Any:
+    """A register of zeros, of an array's dtype."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return Lanes(context, builder, array.dtype).zero
+
+    return Vector(array.dtype)(array), generate
+
+
+@_intrinsic
+def total(context: Any, vector: Any) -> Any:
+    """The sum of the numbers in a register: of its halves, then of their halves, and so on."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        (x,), number = values, ir.IntType(32)
+        half = vector.lanes
+        while half > 1:
+            half //= 2
+            low, high = (ir.Constant(ir.VectorType(number, half), list(range(k, k + half))) for k in (0, half))
+            x = builder.fadd(builder.shuffle_vector(x, x, low), builder.shuffle_vector(x, x, high))
+        return builder.extract_element(x, number(0))
+
+    return vector.dtype(vector), generate
+
+
+@_intrinsic
 def _vector_at_most(context: Any, x: Any, bound: Any, low: Any, other: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         _, (x, bound, low, other) = _operands(context, builder, signature, values)

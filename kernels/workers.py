@@ -39,6 +39,11 @@ def groups(N: int, operations: float) -> int:
     return max(1, min(count(), N, int(operations / WORTH)))
 
 
+def threads(operations: float) -> int:
+    """Threads for a compiled function that takes this many operations."""
+    return max(1, min(count(), int(operations / WORTH_A_CALL)))
+
+
 def plan(N: int, H: int, gates: int, rows: int, dtype: Any) -> tuple[int, bool]:
     """Threads for a recurrence of N sequences and H units, `rows` rows in all, and whether they share the units, not the sequences.
 
@@ -66,12 +71,14 @@ def share(work: Callable[[int], None], groups: int) -> None:
         other.result()
 
 
-def run(function: Callable[..., None], P: int, *arguments: Any) -> None:
+def run(function: Callable[..., None], P: int, *arguments: Any, worth_waking: bool = True) -> None:
     """Run function(p, P, *arguments) for p = 0, ..., P - 1 at the same time; returns when all have ended.
 
     `function` was compiled by `compiled`, and raises nothing. Its P runs may wait for each other (`handoff.meet`). One call at a time has
-    the workers; that of another thread waits.
+    the workers; that of another thread waits. A job that is over before a sleeping worker has woken (`worth_waking` is False) is done by
+    the caller alone, with P = 1, unless the workers are awake; where such jobs follow each other closely, they are woken for the next.
     """
+    global _last_call
     if P <= 1:
         function(0, 1, *arguments)
         return
@@ -83,15 +90,24 @@ def run(function: Callable[..., None], P: int, *arguments: Any) -> None:
         launch = _launchers.get(function)
         if launch is None:
             launch = _launchers[function] = handoff.launcher(function)
+        before, _last_call = _last_call, time.perf_counter()
         mailboxes = _crew.mailboxes(P - 1)
         sleepers = handoff.claim(mailboxes, P - 1)
         try:
-            if sleepers:
+            if sleepers and (worth_waking or _last_call - before < 1e-4):
                 _crew.wake(sleepers)
-            launch(mailboxes, P, *arguments)
+                sleepers, alone = 0, not worth_waking
+            else:
+                alone = sleepers > 0
+            if not alone:
+                launch(mailboxes, P, *arguments)
         except BaseException:
-            handoff.release(mailboxes, P - 1)
+            handoff.release(mailboxes, P - 1, sleepers)
             raise
+        if alone:
+            handoff.release(mailboxes, P - 1, sleepers)
+    if alone:
+        function(0, 1, *arguments)
 
 
 class _Crew:
@@ -146,6 +162,7 @@ def _forget() -> None:
     _pool, _crew, _one_call = None, _Crew(), threading.Lock()
 
 
+_last_call = 0.0
 _launchers: dict[Callable[..., None], Callable[..., None]] = {}
 _forget()
 atexit.register(lambda: _crew.end())

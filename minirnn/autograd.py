@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import partial
-from itertools import chain
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
@@ -59,7 +57,7 @@ class Function:
 
     `inputs` are the input Tensors, `needs` says which of them need a gradient, `xp` is the array module, and `outputs` (`output` is the
     first) are the outputs as Tensors on the tape, for a class that sets `saves_output`. A class that sets `mixes` takes operands of several
-    dtypes and devices.
+    dtypes and devices. `last_pass` says, during `backward`, that no other backward pass will follow: what was saved may be overwritten.
     """
 
     saves_output: ClassVar[bool] = False
@@ -72,6 +70,7 @@ class Function:
     needs: tuple[bool, ...]
     output_types: tuple[tuple[tuple[int, ...], np.dtype[Any]], ...]
     freed = False
+    last_pass = False
     _saved: Sequence[Array] = ()
 
     def __init__(self, **options: Any) -> None:
@@ -89,20 +88,24 @@ class Function:
         """Run the operation on Tensors and return all of its outputs."""
         self = cls(**options)
         self.inputs = inputs
-        self.needs = tuple(t.requires_grad for t in inputs)
-        self.xp = array_module(inputs[0].data)
-        if not cls.mixes:
-            self._check_alike()
-        arrays = watched(self, "forward", lambda: _as_tuple(self.forward(*[t.data for t in inputs])))
-        if not (any(self.needs) and _recording.get()):
-            return tuple(Tensor(a) for a in arrays)
-        self.output_types = tuple((a.shape, a.dtype) for a in arrays)
+        self.needs = tuple([t.requires_grad for t in inputs])
+        arrays = [t.data for t in inputs]
+        self.xp = array_module(arrays[0])
+        if not cls.mixes and len(arrays) > 1:
+            self._check_alike(arrays)
+        results = watched(self, "forward", self._results, arrays)
+        if not (True in self.needs and _recording.get()):
+            return tuple([Tensor(a) for a in results])
+        self.output_types = tuple([(a.shape, a.dtype) for a in results])
         if cls.saves_output:
-            self._saved = arrays
-        return self._on_tape(arrays)
+            self._saved = results
+        return self._on_tape(results)
+
+    def _results(self, arrays: Sequence[Array]) -> Sequence[Array]:
+        return _as_tuple(self.forward(*arrays))
 
     def _on_tape(self, arrays: Sequence[Array]) -> tuple[Tensor, ...]:
-        return tuple(Tensor(a, True, self, k) if is_floating(a.dtype) else Tensor(a) for k, a in enumerate(arrays))
+        return tuple([Tensor(a, True, self, k) if is_floating(a.dtype) else Tensor(a) for k, a in enumerate(arrays)])
 
     @property
     def outputs(self) -> tuple[Tensor, ...]:
@@ -129,12 +132,16 @@ class Function:
         """Let go of everything that was kept for the backward pass."""
         self.__dict__ = {"freed": True, "hooks": {}}
 
-    def _check_alike(self) -> None:
-        first = self.inputs[0].data
-        alike = all(t.data.dtype == first.dtype and array_module(t.data) is self.xp for t in self.inputs)
-        if not alike or (self.xp is not np and len({device_of(t.data) for t in self.inputs}) > 1):
-            operands = ", ".join(f"operand {k} {t.shape} is {t.dtype} on {t.device}" for k, t in enumerate(self.inputs))
-            raise TypeError(f"{type(self).__name__}: {operands}; all must share dtype and device, convert with .to(dtype) or .to(device)")
+    def _check_alike(self, arrays: Sequence[Array]) -> None:
+        kind, dtype = type(arrays[0]), arrays[0].dtype
+        for a in arrays:
+            if type(a) is not kind or a.dtype != dtype:
+                break
+        else:
+            if self.xp is np or len({device_of(a) for a in arrays}) == 1:
+                return
+        operands = ", ".join(f"operand {k} {t.shape} is {t.dtype} on {t.device}" for k, t in enumerate(self.inputs))
+        raise TypeError(f"{type(self).__name__}: {operands}; all must share dtype and device, convert with .to(dtype) or .to(device)")
 
 
 def _as_tuple(results: Any) -> tuple[Any, ...]:
@@ -163,14 +170,18 @@ def _inputs_first(roots: Sequence[Tensor], stops: Collection[Key]) -> list[Funct
 
 
 class _Sums(dict[Key, Tensor]):
-    """Gradients under collection. A sum made here belongs to nobody else, so further terms are added in place."""
+    """Gradients under collection, and the leaves they belong to. A sum made here is nobody else's, so further terms are added in place."""
 
     def __init__(self) -> None:
         self.own: set[Key] = set()
+        self.leaves: dict[Key, Tensor] = {}
 
-    def add(self, key: Key, grad: Tensor) -> None:
+    def add(self, t: Tensor, grad: Tensor) -> None:
+        key = _key(t)
         if key not in self:
             self[key] = grad
+            if t.creator is None:
+                self.leaves[key] = t
         elif key in self.own and not is_recording():
             self[key].data += grad.data
         else:
@@ -185,18 +196,17 @@ def _walk(
     targets = {_key(t) for t in wanted or ()}
     stops = targets if independent else frozenset[Key]()
     order = _inputs_first(outputs, stops)
-    leaves = {_key(t): t for t in chain(outputs, *(node.inputs for node in order)) if t.creator is None and t.requires_grad}
     leading: set[int] = set()  # the nodes through which a gradient gets to where it is wanted
 
     def is_useful(t: Tensor) -> bool:
         return t.requires_grad and (wanted is None or _key(t) in targets or id(t.creator) in leading)
 
-    for node in order:
+    for node in order if wanted is not None else ():
         if any(map(is_useful, node.inputs)):
             leading.add(id(node))
     sums, found = _Sums(), dict[Key, Tensor]()
     for output, seed in zip(outputs, seeds, strict=True):
-        sums.add(_key(output), seed)
+        sums.add(output, seed)
     while order:
         node = order.pop()
         grads: list[Tensor | None] = [None] * len(node.output_types)
@@ -206,23 +216,24 @@ def _walk(
                 grads[k] = grad = _call_hooks(node.hooks.get(k, ()), sums.pop(key))
                 if key in targets:
                     found[key] = grad
-        if id(node) not in leading:
+        if wanted is not None and id(node) not in leading:
             continue
-        if any(grad is not None for grad in grads):
-            source = f"the gradient from {type(node).__name__}.backward"
-            for t, dt in zip(node.inputs, watched(node, "backward", partial(node.gradients, grads)), strict=True):
+        if grads.count(None) < len(grads):
+            node.last_pass = not retain
+            for t, dt in zip(node.inputs, watched(node, "backward", node.gradients, grads), strict=True):
                 if dt is not None and is_useful(t):
-                    sums.add(_key(t), _fitting(dt, t, source))
+                    sums.add(t, _fitting(dt, t, "the gradient from {}.backward", node))
         if not retain:
             node.free()
     for key, grad in sums.items():  # what is left belongs to leaves and to stops
-        found[key] = grad if independent else _call_hooks(leaves[key].hooks, grad)
-    return found, leaves
+        found[key] = grad if independent else _call_hooks(sums.leaves[key].hooks, grad)
+    return found, sums.leaves
 
 
-def _fitting(grad: Tensor, like: Tensor, source: str) -> Tensor:
+def _fitting(grad: Tensor, like: Tensor, source: str, node: Function | None = None) -> Tensor:
     """grad, which has the shape and dtype of what it belongs to."""
-    if grad.shape != like.shape or grad.dtype != like.dtype:
+    if grad.data.shape != like.data.shape or grad.data.dtype != like.data.dtype:
+        source = source.format(type(node).__name__)
         raise ValueError(f"{source} is {grad.shape} {grad.dtype}, the tensor that it belongs to is {like.shape} {like.dtype}")
     return grad
 

@@ -52,11 +52,15 @@ def monitored(monitor: Monitor) -> Iterator[None]:
         _monitors.reset(token)
 
 
-def watched(function: Function, direction: Direction, compute: Callable[[], Results]) -> Results:
-    """`compute()`, in the sight of every monitor."""
-    for monitor in _monitors.get():
-        compute = partial(monitor.watch, function, direction, compute)
-    return compute()
+def watched(function: Function, direction: Direction, compute: Callable[[Any], Results], argument: Any) -> Results:
+    """`compute(argument)`, in the sight of every monitor."""
+    monitors = _monitors.get()
+    if not monitors:
+        return compute(argument)
+    seen: Callable[[], Results] = partial(compute, argument)
+    for monitor in monitors:
+        seen = partial(monitor.watch, function, direction, seen)
+    return seen()
 
 
 def _arrays(results: Results, direction: Direction) -> Sequence[Array]:

@@ -51,11 +51,13 @@ class Tensor:
     __array_ufunc__ = None  # so that array * tensor asks the Tensor
 
     def __init__(self, data: Array, requires_grad: bool = False, creator: Function | None = None, slot: int = 0) -> None:
-        if isinstance(data, Tensor):
-            raise TypeError("Tensor(tensor): it is one already; use .detach() or .clone()")
-        self.data = data if is_array(data) else np.asarray(data)
-        if requires_grad and not is_floating(self.data.dtype):
-            raise TypeError(f"requires_grad needs a floating-point tensor, got {self.data.dtype}")
+        if type(data) is not np.ndarray:  # the usual case first: this is called for every result
+            if isinstance(data, Tensor):
+                raise TypeError("Tensor(tensor): it is one already; use .detach() or .clone()")
+            data = data if is_array(data) else np.asarray(data)
+        if requires_grad and not is_floating(data.dtype):
+            raise TypeError(f"requires_grad needs a floating-point tensor, got {data.dtype}")
+        self.data = data
         self.grad: Tensor | None = None
         self.creator = creator
         self.slot = slot
@@ -64,15 +66,15 @@ class Tensor:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return tuple(self.data.shape)
+        return self.data.shape  # type: ignore[no-any-return]
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        return np.dtype(self.data.dtype)
+        return self.data.dtype  # type: ignore[no-any-return]
 
     @property
     def ndim(self) -> int:
-        return len(self.shape)
+        return len(self.data.shape)
 
     @property
     def size(self) -> int:

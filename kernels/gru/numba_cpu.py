@@ -16,14 +16,12 @@ from numba import njit
 from minirnn.kernels import workers
 from minirnn.kernels.compiling import compiled
 from minirnn.kernels.contract import Array, GRUGrads, GRUTape, check_packed
-from minirnn.kernels.gru.numpy_ import gates, step
 from minirnn.kernels.handoff import meet, part
 from minirnn.kernels.packed import previous
 from minirnn.kernels.pointwise import sigmoid, tanh
 from minirnn.kernels.product import columns_into, empty, gates_into, lanes, multiply_3, multiply_4, padded
-from minirnn.kernels.vectors import lanes_of, load, store
-
-__all__ = ["backward", "forward", "gates", "in_place", "step"]
+from minirnn.kernels.rows import rows_into
+from minirnn.kernels.vectors import lanes_of, load, store, zeros
 
 in_place = True
 
@@ -56,6 +54,24 @@ def backward(tape: GRUTape, w_hh: Array, dh: Array | None, dh_n: Array | None, o
     dw_hh = da.T @ previous(tape.h, tape.h0, tape.batch_sizes)  # (3H, H)  (2.8)
     db_hn = da[:, 2 * H :].sum(axis=0)  # (H,)  (2.9)
     return GRUGrads(dz, dw_hh, db_hn, dh0)  # (2.10)
+
+
+def gates(z: Array, a: Array, b_hn: Array) -> Array:
+    """r, u, n in place of z (S, 3H), from a = h_{t-1} w_hh^T (S, 3H); returns hn (S, H)"""
+    hn = np.empty((len(z), len(b_hn)), z.dtype)
+    workers.run(_gates_of_rows, workers.threads(50 * z.size), z, a, b_hn, hn, worth_waking=z.size > workers.WORTH / 100)
+    return hn
+
+
+def step(x: Array, h: Array, w_ih: Array, w_hh: Array, b_ih: Array | None = None, b_hh: Array | None = None) -> Array:
+    """h_t (N, H) from x (N, D), h (N, H), w_ih (3H, D), w_hh (3H, H), b_ih, b_hh (3H,)"""
+    N, H = h.shape
+    z, h_t = np.zeros((2, N, 3 * H), x.dtype), np.empty_like(h)
+    none = x[0, :0]
+    P = workers.threads(4 * (w_ih.size + w_hh.size))
+    b_ih, b_hh = none if b_ih is None else b_ih, none if b_hh is None else b_hh
+    workers.run(_step, P, x, h, w_ih, w_hh, b_ih, b_hh, z[0], z[1], h_t, worth_waking=False)
+    return h_t
 
 
 @compiled(error_model="numpy")
@@ -110,6 +126,15 @@ def _forward(
 
 
 @njit(error_model="numpy")
+def _gates(z_r: float, z_u: float, z_n: float, a_r: float, a_u: float, a_n: float, b_hn: float) -> tuple[float, float, float, float]:
+    r = sigmoid(z_r + a_r)  # (1.2)
+    u = sigmoid(z_u + a_u)  # (1.3)
+    hn = a_n + b_hn  # (1.4)
+    n = tanh(z_n + r * hn)  # (1.5)
+    return r, u, hn, n
+
+
+@njit(error_model="numpy")
 def _cell(
     H: int,
     row: int,
@@ -127,10 +152,9 @@ def _cell(
 ) -> None:
     """The units j .. j + L - 1 of one row."""
     L, at = lanes_of(z), row * 3 * H + j
-    r = sigmoid(load(z, at, left) + load(a, of_a, None))  # (1.2)
-    u = sigmoid(load(z, at + H, left) + load(a, of_a + L, None))  # (1.3)
-    hn_t = load(a, of_a + 2 * L, None) + load(b_hn, j, left)  # (1.4)
-    n = tanh(load(z, at + 2 * H, left) + r * hn_t)  # (1.5)
+    z_r, z_u, z_n = load(z, at, left), load(z, at + H, left), load(z, at + 2 * H, left)
+    a_r, a_u, a_n = load(a, of_a, None), load(a, of_a + L, None), load(a, of_a + 2 * L, None)
+    r, u, hn_t, n = _gates(z_r, z_u, z_n, a_r, a_u, a_n, load(b_hn, j, left))
     h_t = n + u * (load(h_before, before * H + j, left) - n)  # (1.6)
     store(gates, at, r, left)
     store(gates, at + H, u, left)
@@ -225,3 +249,53 @@ def _cell_backward(
     store(dz, at, dz_r, left)
     store(dz, at + H, dz_u, left)
     store(dz, at + 2 * H, dz_n, left)
+
+
+@compiled(error_model="numpy")
+def _gates_of_rows(p: int, P: int, z: Array, a: Array, b_hn: Array, hn: Array) -> None:
+    """In place of z, for the p-th part of the rows."""
+    (S, H), L = hn.shape, lanes_of(z)
+    for row in range(S * p // P, S * (p + 1) // P):
+        for j in range(0, H, L):
+            if j + L <= H:
+                _gates_in_place(H, row, j, None, z, a, b_hn, hn)
+            else:
+                _gates_in_place(H, row, j, H - j, z, a, b_hn, hn)
+
+
+@njit(error_model="numpy")
+def _gates_in_place(H: int, row: int, j: int, left: int | None, z: Array, a: Array, b_hn: Array, hn: Array) -> None:
+    at = row * 3 * H + j
+    z_r, z_u, z_n = load(z, at, left), load(z, at + H, left), load(z, at + 2 * H, left)
+    a_r, a_u, a_n = load(a, at, left), load(a, at + H, left), load(a, at + 2 * H, left)
+    r, u, hn_t, n = _gates(z_r, z_u, z_n, a_r, a_u, a_n, load(b_hn, j, left))
+    store(z, at, r, left)
+    store(z, at + H, u, left)
+    store(z, at + 2 * H, n, left)
+    store(hn, row * H + j, hn_t, left)
+
+
+@compiled(error_model="numpy")
+def _step(p: int, P: int, x: Array, h: Array, w_ih: Array, w_hh: Array, b_ih: Array, b_hh: Array, z: Array, a: Array, h_t: Array) -> None:
+    """One step of the p-th part of the units. z, a (N, 3H), zeros at first."""
+    (N, H), L = h.shape, lanes_of(h)
+    count = (H + L - 1) // L  # vectors of units
+    unit, until = count * p // P * L, min(count * (p + 1) // P * L, H)
+    for gate in range(3):
+        rows_into(w_ih, gate * H + unit, gate * H + until, x, b_ih, z)
+        rows_into(w_hh, gate * H + unit, gate * H + until, h, b_hh, a)  # (1.1)
+    for n in range(N):
+        for j in range(unit, until, L):
+            if j + L <= H:
+                _step_of_units(H, n, j, None, z, a, h, h_t)
+            else:
+                _step_of_units(H, n, j, H - j, z, a, h, h_t)
+
+
+@njit(error_model="numpy")
+def _step_of_units(H: int, n: int, j: int, left: int | None, z: Array, a: Array, h_before: Array, h: Array) -> None:
+    at = n * 3 * H + j
+    z_r, z_u, z_n = load(z, at, left), load(z, at + H, left), load(z, at + 2 * H, left)
+    a_r, a_u, a_n = load(a, at, left), load(a, at + H, left), load(a, at + 2 * H, left)
+    _, u, _, n_t = _gates(z_r, z_u, z_n, a_r, a_u, a_n, zeros(h))  # the bias is in a
+    store(h, n * H + j, n_t + u * (load(h_before, n * H + j, left) - n_t), left)  # (1.6)

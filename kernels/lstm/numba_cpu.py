@@ -23,13 +23,11 @@ from minirnn.kernels import workers
 from minirnn.kernels.compiling import compiled
 from minirnn.kernels.contract import Array, LSTMGrads, LSTMTape, check_packed
 from minirnn.kernels.handoff import meet, part
-from minirnn.kernels.lstm.numpy_ import gates, step
 from minirnn.kernels.packed import previous
 from minirnn.kernels.pointwise import sigmoid, tanh
 from minirnn.kernels.product import columns_into, empty, gates_into, lanes, multiply_4, padded
+from minirnn.kernels.rows import rows_into
 from minirnn.kernels.vectors import lanes_of, load, store
-
-__all__ = ["backward", "forward", "gates", "in_place", "step"]
 
 in_place = True
 
@@ -72,6 +70,25 @@ def backward(
     workers.run(_backward, P, by_units, tape.gates, tape.c, tape.c0, w_hh, tape.batch_sizes, dh, dc, dh0, dc0, panels, dh_t, dz, counter)
     dw_hh = dz.T @ previous(tape.h, tape.h0, tape.batch_sizes)  # (4H, H)  (2.11)
     return LSTMGrads(dz, dw_hh, dh0, dc0)  # (2.12)
+
+
+def gates(a: Array) -> None:
+    """i, f, g, o in place of a = z + h_{t-1} w_hh^T (S, 4H)"""
+    workers.run(_gates_of_rows, workers.threads(50 * a.size), a, worth_waking=a.size > workers.WORTH / 100)
+
+
+def step(
+    x: Array, h: Array, c: Array, w_ih: Array, w_hh: Array, b_ih: Array | None = None, b_hh: Array | None = None
+) -> tuple[Array, Array]:
+    """h_t, c_t (N, H) from x (N, D), h, c (N, H), w_ih (4H, D), w_hh (4H, H), b_ih, b_hh (4H,)"""
+    N, H = h.shape
+    a = np.zeros((N, 4 * H), x.dtype)
+    h_t, c_t = np.empty_like(h), np.empty_like(c)
+    none = x[0, :0]
+    P = workers.threads(4 * (w_ih.size + w_hh.size))
+    b_ih, b_hh = none if b_ih is None else b_ih, none if b_hh is None else b_hh
+    workers.run(_step, P, x, h, c, w_ih, w_hh, b_ih, b_hh, a, h_t, c_t, worth_waking=False)
+    return h_t, c_t
 
 
 @compiled(error_model="numpy")
@@ -127,6 +144,22 @@ def _forward(
 
 
 @njit(error_model="numpy")
+def _gates(a_i: float, a_f: float, a_g: float, a_o: float) -> tuple[float, float, float, float]:
+    i = sigmoid(a_i)  # (1.2)
+    f = sigmoid(a_f)  # (1.3)
+    g = tanh(a_g)  # (1.4)
+    o = sigmoid(a_o)  # (1.5)
+    return i, f, g, o
+
+
+@njit(error_model="numpy")
+def _states(i: float, f: float, g: float, o: float, c_before: float) -> tuple[float, float]:
+    c = f * c_before + i * g  # (1.6)
+    h = o * tanh(c)  # (1.7)
+    return c, h
+
+
+@njit(error_model="numpy")
 def _cell(
     H: int,
     row: int,
@@ -143,12 +176,12 @@ def _cell(
 ) -> None:
     """The units j .. j + L - 1 of one row."""
     L, at = lanes_of(z), row * 4 * H + j
-    i = sigmoid(load(z, at, left) + load(a, of_a, None))  # (1.2)
-    f = sigmoid(load(z, at + H, left) + load(a, of_a + L, None))  # (1.3)
-    g = tanh(load(z, at + 2 * H, left) + load(a, of_a + 2 * L, None))  # (1.4)
-    o = sigmoid(load(z, at + 3 * H, left) + load(a, of_a + 3 * L, None))  # (1.5)
-    c_t = f * load(c_before, before * H + j, left) + i * g  # (1.6)
-    h_t = o * tanh(c_t)  # (1.7)
+    a_i = load(z, at, left) + load(a, of_a, None)
+    a_f = load(z, at + H, left) + load(a, of_a + L, None)
+    a_g = load(z, at + 2 * H, left) + load(a, of_a + 2 * L, None)
+    a_o = load(z, at + 3 * H, left) + load(a, of_a + 3 * L, None)
+    i, f, g, o = _gates(a_i, a_f, a_g, a_o)
+    c_t, h_t = _states(i, f, g, o, load(c_before, before * H + j, left))
     store(gates, at, i, left)
     store(gates, at + H, f, left)
     store(gates, at + 2 * H, g, left)
@@ -247,3 +280,64 @@ def _cell_backward(
     store(dz, at + H, da_f, left)
     store(dz, at + 2 * H, da_g, left)
     store(dz, at + 3 * H, da_o, left)
+
+
+@compiled(error_model="numpy")
+def _gates_of_rows(p: int, P: int, a: Array) -> None:
+    """In place, for the p-th part of the rows."""
+    S, H, L = len(a), a.shape[1] // 4, lanes_of(a)
+    for row in range(S * p // P, S * (p + 1) // P):
+        for j in range(0, H, L):
+            if j + L <= H:
+                _gates_in_place(H, row, j, None, a)
+            else:
+                _gates_in_place(H, row, j, H - j, a)
+
+
+@njit(error_model="numpy")
+def _gates_in_place(H: int, row: int, j: int, left: int | None, a: Array) -> None:
+    at = row * 4 * H + j
+    i, f, g, o = _gates(load(a, at, left), load(a, at + H, left), load(a, at + 2 * H, left), load(a, at + 3 * H, left))
+    store(a, at, i, left)
+    store(a, at + H, f, left)
+    store(a, at + 2 * H, g, left)
+    store(a, at + 3 * H, o, left)
+
+
+@compiled(error_model="numpy")
+def _step(
+    p: int,
+    P: int,
+    x: Array,
+    h: Array,
+    c: Array,
+    w_ih: Array,
+    w_hh: Array,
+    b_ih: Array,
+    b_hh: Array,
+    a: Array,
+    h_t: Array,
+    c_t: Array,
+) -> None:
+    """One step of the p-th part of the units. a (N, 4H), zeros at first."""
+    (N, H), L = h.shape, lanes_of(h)
+    count = (H + L - 1) // L  # vectors of units
+    unit, until = count * p // P * L, min(count * (p + 1) // P * L, H)
+    for gate in range(4):
+        rows_into(w_ih, gate * H + unit, gate * H + until, x, b_ih, a)
+        rows_into(w_hh, gate * H + unit, gate * H + until, h, b_hh, a)  # (1.1)
+    for n in range(N):
+        for j in range(unit, until, L):
+            if j + L <= H:
+                _step_of_units(H, n, j, None, a, c, c_t, h_t)
+            else:
+                _step_of_units(H, n, j, H - j, a, c, c_t, h_t)
+
+
+@njit(error_model="numpy")
+def _step_of_units(H: int, n: int, j: int, left: int | None, a: Array, c_before: Array, c: Array, h: Array) -> None:
+    at = n * 4 * H + j
+    i, f, g, o = _gates(load(a, at, left), load(a, at + H, left), load(a, at + 2 * H, left), load(a, at + 3 * H, left))
+    c_t, h_t = _states(i, f, g, o, load(c_before, n * H + j, left))
+    store(c, n * H + j, c_t, left)
+    store(h, n * H + j, h_t, left)

@@ -17,11 +17,9 @@ from minirnn.kernels.handoff import meet, part
 from minirnn.kernels.packed import previous
 from minirnn.kernels.pointwise import tanh
 from minirnn.kernels.product import columns_into, empty, lanes, multiply_4, padded
-from minirnn.kernels.rnn.numpy_ import step
+from minirnn.kernels.rows import rows_into
 from minirnn.kernels.tile import transpose
 from minirnn.kernels.vectors import at_most, lanes_of, load, store
-
-__all__ = ["backward", "forward", "in_place", "step"]
 
 in_place = True
 
@@ -56,6 +54,24 @@ def backward(tape: RNNTape, w_hh: Array, dh: Array | None, dh_n: Array | None, o
     workers.run(_backward, P, by_units, tape.h, w_hh, tape.batch_sizes, is_tanh, dh, dh0, panels, dh_t, dz, np.zeros(1, np.int64))
     dw_hh = dz.T @ previous(tape.h, tape.h0, tape.batch_sizes)  # (H, H)  (2.5)
     return RNNGrads(dz, dw_hh, dh0)  # (2.6)
+
+
+def step(
+    x: Array,
+    h: Array,
+    w_ih: Array,
+    w_hh: Array,
+    b_ih: Array | None = None,
+    b_hh: Array | None = None,
+    nonlinearity: str = "tanh",
+) -> Array:
+    """h_t (N, H) from x (N, D), h (N, H), w_ih (H, D), w_hh (H, H), b_ih, b_hh (H,)"""
+    check_nonlinearity(nonlinearity)
+    a, h_t, none = np.zeros_like(h), np.empty_like(h), x[0, :0]
+    P = workers.threads(4 * (w_ih.size + w_hh.size))
+    b_ih, b_hh = none if b_ih is None else b_ih, none if b_hh is None else b_hh
+    workers.run(_step, P, x, h, w_ih, w_hh, b_ih, b_hh, nonlinearity == "tanh", a, h_t, worth_waking=False)
+    return h_t
 
 
 @compiled(error_model="numpy")
@@ -112,9 +128,12 @@ def _forward(
 @njit(error_model="numpy")
 def _cell(is_tanh: bool, at: int, left: int | None, z: Array, a: Array, of_a: int, h: Array) -> None:
     """The L units of one row from element `at` on."""
-    x = load(z, at, left) + load(a, of_a, None)
-    zero = h.dtype.type(0)
-    store(h, at, tanh(x) if is_tanh else at_most(x, zero, zero, x), left)  # (1.2)
+    store(h, at, _phi(is_tanh, load(z, at, left) + load(a, of_a, None), h.dtype.type(0)), left)  # (1.2)
+
+
+@njit(error_model="numpy")
+def _phi(is_tanh: bool, x: float, zero: float) -> float:
+    return tanh(x) if is_tanh else at_most(x, zero, zero, x)
 
 
 @compiled(error_model="numpy")
@@ -173,3 +192,29 @@ def _cell_backward(is_tanh: bool, at: int, left: int | None, h: Array, dh: Array
     if dh.size:
         dh_row = dh_row + load(dh, at, left)  # (2.2)
     store(dz, at, dh_row * (one - h_t * h_t) if is_tanh else at_most(h_t, zero, zero, dh_row), left)  # (2.3)
+
+
+@compiled(error_model="numpy")
+def _step(
+    p: int,
+    P: int,
+    x: Array,
+    h: Array,
+    w_ih: Array,
+    w_hh: Array,
+    b_ih: Array,
+    b_hh: Array,
+    is_tanh: bool,
+    a: Array,
+    h_t: Array,
+) -> None:
+    """One step of the p-th part of the units. a (N, H), zeros at first."""
+    (N, H), L = h.shape, lanes_of(h)
+    count = (H + L - 1) // L  # vectors of units
+    unit, until = count * p // P * L, min(count * (p + 1) // P * L, H)
+    rows_into(w_ih, unit, until, x, b_ih, a)
+    rows_into(w_hh, unit, until, h, b_hh, a)  # (1.1)
+    zero = h.dtype.type(0)
+    for n in range(N):
+        for j in range(unit, until, L):
+            store(h_t, n * H + j, _phi(is_tanh, load(a, n * H + j, H - j), zero), H - j)  # (1.2)

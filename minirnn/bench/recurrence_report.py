@@ -101,12 +101,12 @@ def table_of(found: Mapping[str, Any], rounds: int) -> str:
 
 def _row(one: Mapping[str, Any], others: Sequence[str]) -> list[str]:
     if not one["seconds"]:
-        return [one["label"], SAID[one["pass"]], "WRONG, not timed", *[""] * (5 + len(others))]
+        return [one["label"], one["pass"], "WRONG, not timed", *[""] * (5 + len(others))]
     over = one["times_of_others_over_this"]
     allocated, memory, difference = one["allocations_per_step"], one["peak_bytes"], one["difference"]
     return [
         one["label"],
-        SAID[one["pass"]],
+        one["pass"],
         spread(one["summary"], 1e3),
         significant(one["gflops"]),
         f"{one['percent_of_floor'].median:.0f}",
@@ -120,6 +120,7 @@ def _row(one: Mapping[str, Any], others: Sequence[str]) -> list[str]:
 def legend(report: Mapping[str, Any]) -> str:
     """What the columns mean."""
     lines = [
+        "both: forward and backward, with the gradients of the input and of all weights; forward: without any.",
         "% of floor: NumPy's time for the matrix products alone over this one's, of which 100 is as fast; GFLOP/s counts these products.",
         f"peak MiB: {peak.HOW if peak.resident() is not None else peak.NOT_HERE}.",
         "allocated/step: arrays in each further time step. difference: the largest from float64, relative to a quantity's largest element.",

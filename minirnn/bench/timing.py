@@ -8,13 +8,17 @@ turns is less disturbed than that of two medians.
 from __future__ import annotations
 
 import statistics
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, NamedTuple
 
 FILL = 0.02  # seconds of a turn
-LOOK = 0.005  # seconds between two looks at whether a process has settled
+LOOK = 0.002  # seconds between two looks at whether a process has settled
 SETTLE = 0.2  # seconds after which it is waited for no longer
+THREADS = Path("/proc/self/task")  # where Linux tells of each thread of a process what it does
 
 
 class Summary(NamedTuple):
@@ -43,15 +47,27 @@ def turn(run: Callable[[], Any], fill: float = FILL) -> float:
 
 
 def settle() -> None:
-    """Wait until no thread of this process works any longer.
+    """Wait until no other thread of this process works any longer.
 
-    The threads of a BLAS spin after a product in the hope of another one (OpenBLAS's for 60 ms), which is to disturb nobody else's turn.
+    The threads of a BLAS spin after a product in the hope of another one (OpenBLAS's for 60 ms), and would take a core from the one whose
+    turn is next. Where the system does not tell, this waits as long as it ever would.
     """
     for _ in range(round(SETTLE / LOOK)):
-        before = time.process_time()
         time.sleep(LOOK)
-        if time.process_time() - before < LOOK / 5:
+        if not _working():
             return
+
+
+def _working() -> bool:
+    """Whether a thread of this process other than the one that asks runs, or wants to."""
+    if not THREADS.is_dir():
+        return True
+    for thread in THREADS.iterdir():
+        with suppress(OSError):  # it has ended
+            state = (thread / "stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()[0]
+            if state == "R" and int(thread.name) != threading.get_native_id():
+                return True
+    return False
 
 
 def interleave(

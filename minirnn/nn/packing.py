@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -127,13 +127,13 @@ class Packing:
             self._masks[T] = mask
         return self._masks[T]
 
-    def sort(self, x: Tensor) -> Tensor:
-        """x (N, ...) from the caller's order to longest first."""
-        return x if self.is_sorted else ops.take_rows(x, self.order, unique=True)
+    def sort(self, x: Tensor, axis: int = 0) -> Tensor:
+        """x (N, ...) from the caller's order to longest first; the sequences may stand along another axis."""
+        return x if self.is_sorted else _taken(x, self.order, axis)
 
-    def unsort(self, x: Tensor) -> Tensor:
+    def unsort(self, x: Tensor, axis: int = 0) -> Tensor:
         """x (N, ...) from longest first to the caller's order."""
-        return x if self.is_sorted else ops.take_rows(x, self.inverse, unique=True)
+        return x if self.is_sorted else _taken(x, self.inverse, axis)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Packing) and np.array_equal(self.lengths, other.lengths)
@@ -169,6 +169,12 @@ class Packed:
         return rows.reshape((*shape, *self.rows.shape[1:]))
 
 
+@lru_cache(maxsize=64)
+def dense(T: int, N: int) -> Packing:
+    """The packing of N sequences of T steps each; one that is asked for again is the same."""
+    return Packing(np.full(N, T))
+
+
 def pack(x: Tensor, lengths: Any) -> Packed:
     """The real steps of a dense batch x (T, N, ...), in which sequence n has `lengths[n]` steps; what comes after is never read.
 
@@ -199,6 +205,10 @@ def pack_sequence(sequences: Sequence[Any]) -> Packed:
     xp = array_module(sequences[0])
     rows = xp.concatenate(sequences)
     return Packed(Tensor(rows[beside(places, rows)]), packing)
+
+
+def _taken(x: Tensor, order: Indices, axis: int) -> Tensor:
+    return ops.take_rows(x, order, unique=True) if axis == 0 else x[(slice(None),) * axis + (order,)]
 
 
 def _checked(lengths: Any) -> Indices:

@@ -13,18 +13,18 @@ from typing import Any, ClassVar
 import numpy as np
 
 from minirnn import ops
-from minirnn.device import array_module
 from minirnn.nn import init
 from minirnn.nn.dropout import Dropout
 from minirnn.nn.module import Module, Parameter, check_features
-from minirnn.nn.packing import Packed, Packing, pack
+from minirnn.nn.packing import Packed, Packing, dense, pack
 from minirnn.random import Rng, generator
 from minirnn.tensor import Tensor
 
 
 class Recurrence(Module):
-    """What layers and cells share. A recurrence defines its `gates`, its `state_names` and `scan`."""
+    """What layers and cells share. A recurrence defines its `cell`, its number of `gates` and its `state_names`."""
 
+    cell: ClassVar[str]
     gates: ClassVar[int]
     state_names: ClassVar[tuple[str, ...]] = ("h_0",)
     input_size: int
@@ -32,9 +32,21 @@ class Recurrence(Module):
     bias: bool
     kernel: str | None
 
-    def scan(self, x: Tensor, weights: list[Any], state: Sequence[Tensor], batch_sizes: Any) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """h (S, H) and the last states, (N, H) each, from x (S, D), weights w_ih, w_hh, b_ih, b_hh, and the first states."""
-        raise NotImplementedError
+    recompute: float = 0.0
+
+    def scan(
+        self, x: Tensor, weights: list[Any], state: Sequence[Tensor] | None, batch_sizes: Any, state_shape: tuple[int, ...] | None = None
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """h (..., H) and the last states from x (..., D), packed rows; weights w_ih, w_hh, b_ih, b_hh; the first states, or zeros if None.
+
+        States are (N, H) each, or in `state_shape`.
+        """
+        options = {"kernel": self.kernel, "recompute": self.recompute, "state_shape": state_shape, **self._cell_options()}
+        h, *last = ops.recurrent_layer(self.cell, x, weights, state, batch_sizes, **options)
+        return h, tuple(last)
+
+    def _cell_options(self) -> dict[str, Any]:
+        return {}
 
     def _check_sizes(self, **sizes: int) -> None:
         for argument, value in sizes.items():
@@ -52,11 +64,11 @@ class Recurrence(Module):
     def _weights(self, suffix: str) -> list[Any]:
         return [getattr(self, name + suffix, None) for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
 
-    def _states(self, state: Any, shape: tuple[int, ...], symbols: str, like: Tensor) -> tuple[Tensor, ...]:
-        """The first states as given, or zeros."""
-        name = type(self).__name__
+    def _states(self, state: Any, shape: tuple[int, ...], symbols: str) -> tuple[Tensor, ...] | None:
+        """The first states as given; None for zeros."""
         if state is None:
-            return (Tensor(array_module(like.data).zeros(shape, like.dtype)),) * len(self.state_names)
+            return None
+        name = type(self).__name__
         given = (state,) if isinstance(state, Tensor) else tuple(state)
         if len(given) != len(self.state_names):
             raise ValueError(f"{name}: the state is ({', '.join(self.state_names)}), got {len(given)} of them")
@@ -69,31 +81,18 @@ class Recurrence(Module):
 
 
 class LSTMRecurrence(Recurrence):
+    cell = "lstm"
     gates = 4
     state_names = ("h_0", "c_0")
 
-    def scan(self, x: Tensor, weights: list[Any], state: Sequence[Tensor], batch_sizes: Any) -> tuple[Tensor, tuple[Tensor, ...]]:
-        w_ih, w_hh, b_ih, b_hh = weights
-        z = ops.linear(x, w_ih, b_ih + b_hh if self.bias else None)  # (S, 4H)
-        h, _, h_n, c_n = ops.lstm(z, w_hh, state[0], state[1], batch_sizes, self.kernel)
-        return h, (h_n, c_n)
-
 
 class GRURecurrence(Recurrence):
+    cell = "gru"
     gates = 3
-
-    def scan(self, x: Tensor, weights: list[Any], state: Sequence[Tensor], batch_sizes: Any) -> tuple[Tensor, tuple[Tensor, ...]]:
-        w_ih, w_hh, b_ih, b_hh = weights
-        H = self.hidden_size
-        if self.bias:  # the reset gate multiplies b_hn, which therefore stays with the recurrence
-            b, b_hn = b_ih + ops.pad(b_hh[: 2 * H], [(0, H)]), b_hh[2 * H :]
-        else:
-            b, b_hn = None, Tensor(array_module(x.data).zeros(H, x.dtype))
-        h, h_n = ops.gru(ops.linear(x, w_ih, b), w_hh, b_hn, state[0], batch_sizes, self.kernel)
-        return h, (h_n,)
 
 
 class RNNRecurrence(Recurrence):
+    cell = "rnn"
     gates = 1
     nonlinearity: str
 
@@ -102,11 +101,8 @@ class RNNRecurrence(Recurrence):
             raise ValueError(f'{type(self).__name__}: nonlinearity must be "tanh" or "relu", got {nonlinearity!r}')
         self.nonlinearity = nonlinearity
 
-    def scan(self, x: Tensor, weights: list[Any], state: Sequence[Tensor], batch_sizes: Any) -> tuple[Tensor, tuple[Tensor, ...]]:
-        w_ih, w_hh, b_ih, b_hh = weights
-        z = ops.linear(x, w_ih, b_ih + b_hh if self.bias else None)  # (S, H)
-        h, h_n = ops.rnn(z, w_hh, state[0], batch_sizes, self.nonlinearity, self.kernel)
-        return h, (h_n,)
+    def _cell_options(self) -> dict[str, Any]:
+        return {"nonlinearity": self.nonlinearity}
 
 
 class Layered(Recurrence):
@@ -123,12 +119,16 @@ class Layered(Recurrence):
         bidirectional: bool = False,
         *,
         kernel: str | None = None,
+        recompute: float = False,
         rng: Rng = None,
     ) -> None:
         self._check_sizes(input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
+        if not 0 <= recompute <= 1:
+            raise ValueError(f"{type(self).__name__}: recompute must be True, False or a share of the steps, 0 to 1, got {recompute!r}")
         rng = generator(rng)
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.bias, self.batch_first, self.bidirectional, self.kernel = bias, batch_first, bidirectional, kernel
+        self.recompute = float(recompute)
         self.dropout = Dropout(dropout, rng=rng) if dropout else None
         for layer in range(num_layers):
             for suffix in self._suffixes(layer):
@@ -148,57 +148,70 @@ class Layered(Recurrence):
         after each sequence's own last step (its first step in the reverse direction). One sequence (T, D) has no axis N in them.
         """
         name = type(self).__name__
-        directions = 1 + self.bidirectional
+        K, H = self.num_layers * (1 + self.bidirectional), self.hidden_size
         if isinstance(x, Packed):
             check_features(self, x.rows, self.input_size, "input_size", "(S, D)")
             if lengths is not None:
                 raise ValueError(f"{name}: a Packed knows its lengths, pass lengths=None")
-            packed, alone = x, False
-        else:
-            alone = isinstance(x, Tensor) and x.ndim == 2
-            symbols = "(T, D)" if alone else "(N, T, D)" if self.batch_first else "(T, N, D)"
-            check_features(self, x, self.input_size, "input_size", symbols)
-            if x.ndim not in (2, 3) or (alone and lengths is not None):
-                raise ValueError(
-                    f"{name}: input must be (T, N, D), (N, T, D) with batch_first, or one sequence (T, D) without lengths, got {x.shape}"
-                )
-            x = ops.expand_dims(x, 1) if alone else x.swapaxes(0, 1) if self.batch_first else x  # (T, N, D)
-            packed = pack(x, np.full(x.shape[1], x.shape[0]) if lengths is None else lengths)
-        packing, H, K = packed.packing, self.hidden_size, self.num_layers * directions
+            first = self._states(state, (K, x.packing.N, H), "(K*directions, N, H)")
+            rows, last = self._run(x.rows, first, x.packing, (1, x.packing.N, H))
+            return Packed(rows, x.packing), last if len(last) > 1 else last[0]
+        alone = isinstance(x, Tensor) and x.ndim == 2
+        symbols = "(T, D)" if alone else "(N, T, D)" if self.batch_first else "(T, N, D)"
+        check_features(self, x, self.input_size, "input_size", symbols)
+        if x.ndim not in (2, 3) or (alone and lengths is not None):
+            raise ValueError(
+                f"{name}: input must be (T, N, D), (N, T, D) with batch_first, or one sequence (T, D) without lengths, got {x.shape}"
+            )
         if alone:
-            first = self._states(state, (K, H), "(K*directions, H)", packed.rows)
-            first = tuple(ops.expand_dims(s, 1) for s in first)
+            first = self._states(state, (K, H), "(K*directions, H)")
+            output, last = self._run(x, first, dense(len(x), 1), (1, H))
+            return output, last if len(last) > 1 else last[0]
+        if self.batch_first:
+            x = x.swapaxes(0, 1)  # (T, N, D)
+        T, N, _ = x.shape
+        first = self._states(state, (K, N, H), "(K*directions, N, H)")
+        if lengths is None:
+            output, last = self._run(x, first, dense(T, N), (1, N, H))
         else:
-            first = self._states(state, (K, packing.N, H), "(K*directions, N, H)", packed.rows)
-        rows, last = self._run(packed.rows, first, packing)
-        if alone:
-            last = tuple(s.reshape((K, H)) for s in last)
-        final = last if len(last) > 1 else last[0]
-        if isinstance(x, Packed):
-            return Packed(rows, packing), final
-        output = Packed(rows, packing).unpack(x.shape[0])  # (T, N, H directions)
-        return output[:, 0] if alone else output.swapaxes(0, 1) if self.batch_first else output, final
+            packed = pack(x, lengths)
+            rows, last = self._run(packed.rows, first, packed.packing, (1, N, H))
+            output = Packed(rows, packed.packing).unpack(T)  # (T, N, H directions)
+        return output.swapaxes(0, 1) if self.batch_first else output, last if len(last) > 1 else last[0]
 
-    def _run(self, rows: Tensor, first: tuple[Tensor, ...], packing: Packing) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def _run(
+        self, x: Tensor, first: tuple[Tensor, ...] | None, packing: Packing, shape: tuple[int, ...]
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The output and the last states, (K directions, ...) each, from packed rows x (..., D); `shape` is of one state, (1, ...)."""
         finals: list[tuple[Tensor, ...]] = []
         for layer in range(self.num_layers):
             if layer and self.dropout is not None:
-                rows = self.dropout(rows)
+                x = self.dropout(x)
             outputs = []
             for suffix in self._suffixes(layer):
-                state = [packing.sort(s[len(finals)]) for s in first]  # (N, H) each
+                state = None if first is None else [packing.sort(_layer(s, len(finals)), axis=1) for s in first]
                 backwards = suffix.endswith("reverse")
-                x = ops.take_rows(rows, packing.reverse, unique=True) if backwards else rows  # (S, D)
-                h, last = self.scan(x, self._weights(suffix), state, packing.batch_sizes)
-                outputs.append(ops.take_rows(h, packing.reverse, unique=True) if backwards else h)
-                finals.append(tuple(packing.unsort(s) for s in last))
-            rows = ops.concatenate(outputs, axis=1) if len(outputs) > 1 else outputs[0]
-        return rows, tuple(ops.stack(states) for states in zip(*finals, strict=True))
+                h, last = self.scan(self._turned(x, packing) if backwards else x, self._weights(suffix), state, packing.batch_sizes, shape)
+                outputs.append(self._turned(h, packing) if backwards else h)
+                finals.append(tuple(packing.unsort(s, axis=1) for s in last))
+            x = ops.concatenate(outputs, axis=-1) if len(outputs) > 1 else outputs[0]
+        return x, tuple(ops.concatenate(states) for states in zip(*finals, strict=True))
+
+    @staticmethod
+    def _turned(x: Tensor, packing: Packing) -> Tensor:
+        """The rows (..., D) of every sequence in reverse order."""
+        rows = ops.take_rows(x.reshape(-1, x.shape[-1]), packing.reverse, unique=True)
+        return rows.reshape(x.shape)
 
     def describe(self) -> str:
-        options = {"num_layers": 1, "bias": True, "batch_first": False, "bidirectional": False, "kernel": None}
+        options = {"num_layers": 1, "bias": True, "batch_first": False, "bidirectional": False, "kernel": None, "recompute": 0.0}
         said = [f"{name}={getattr(self, name)!r}" for name, usual in options.items() if getattr(self, name) != usual]
         return ", ".join([str(self.input_size), str(self.hidden_size), *said])
+
+
+def _layer(states: Tensor, k: int) -> Tensor:
+    """Of the states (K directions, ...) of all layers those of layer k: (1, ...)."""
+    return states if len(states) == 1 else states[k : k + 1]
 
 
 class Cell(Recurrence):
@@ -215,10 +228,8 @@ class Cell(Recurrence):
         if x.ndim not in (1, 2):
             raise ValueError(f"{type(self).__name__}: input must be (N, D), or (D,) for one sequence, got {x.shape}")
         shape = (*x.shape[:-1], self.hidden_size)
-        first = self._states(state, shape, "(N, H)" if x.ndim == 2 else "(H,)", x)
-        rows = x.reshape((-1, self.input_size))  # (N, D)
-        _, last = self.scan(rows, self._weights(""), [s.reshape((-1, self.hidden_size)) for s in first], np.array([len(rows)]))
-        after = tuple(s.reshape(shape) for s in last)
+        first = self._states(state, shape, "(N, H)" if x.ndim == 2 else "(H,)")
+        _, after = self.scan(x, self._weights(""), first, dense(1, x.size // self.input_size).batch_sizes, shape)
         return after if len(after) > 1 else after[0]
 
     def describe(self) -> str:
@@ -233,6 +244,9 @@ class LSTM(LSTMRecurrence, Layered):
     input_size D, hidden_size H; num_layers K, each fed with the one below; bias; batch_first: dense batches are (N, T, D);
     dropout: probability, between layers, in training; bidirectional: a second recurrence runs from each sequence's end to its beginning;
     kernel: the name of an implementation (see `minirnn.kernels.registry`), None for the best one that can run; rng: seed or generator.
+
+    recompute: True keeps x, h and c only for the backward pass, which computes the gates again: a third of the memory for a third more
+    arithmetic; a number from 0 to 1 does so for that share of the steps, the last ones. Gradients are the same but for rounding.
 
     Parameters, for layer k: weight_ih_lk (4H, D), weight_hh_lk (4H, H), bias_ih_lk (4H,), bias_hh_lk (4H,), and the same with `_reverse`,
     gates in the order i, f, g, o, all uniform on +-1 / sqrt(H). Names, shapes and values are those of torch.nn.LSTM.

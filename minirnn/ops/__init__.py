@@ -30,10 +30,11 @@ from minirnn.ops.elementwise import (
 from minirnn.ops.indexing import getitem, put_along_axis, put_rows, take_along_axis, take_rows
 from minirnn.ops.kalman import kalman_log_likelihood
 from minirnn.ops.latent import latent_gain, latent_residual
+from minirnn.ops.layer import recurrent_layer
 from minirnn.ops.linalg import cholesky, einsum, inv, linear, logdet, matmul, slogdet, solve
 from minirnn.ops.loss import binary_cross_entropy_with_logits, cross_entropy, gaussian_nll_loss, mse_loss
 from minirnn.ops.recurrence import gru, lstm, rnn
-from minirnn.ops.reduction import layer_norm, log_softmax, logsumexp, max, mean, min, softmax, sum, var
+from minirnn.ops.reduction import group_norm, layer_norm, log_softmax, logsumexp, max, mean, min, softmax, sum, var
 from minirnn.ops.shape import (
     concatenate,
     diagonal,
@@ -72,6 +73,7 @@ __all__ = [
     "flip",
     "gaussian_nll_loss",
     "getitem",
+    "group_norm",
     "gru",
     "inv",
     "kalman_log_likelihood",
@@ -99,6 +101,7 @@ __all__ = [
     "pow",
     "put_along_axis",
     "put_rows",
+    "recurrent_layer",
     "relu",
     "repeat",
     "reshape",

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from minirnn.autograd import Function, enable_grad, grad, is_recording
-from minirnn.device import Array, device_of, kind_of
+from minirnn.device import Array
 from minirnn.diagnostics import time_step
 from minirnn.kernels import registry
 from minirnn.kernels.contract import check_packed
@@ -49,36 +49,41 @@ class Recurrence(Function):
         return tuple(getattr(self.tape, name) for name in ("h", "c", "h_n", "c_n") if hasattr(self.tape, name))
 
     def backward(self, *grads: Tensor | None) -> Sequence[Tensor | None]:
-        return RecurrenceGrad.apply_all(
-            *self.inputs,
-            *[g for g in grads if g is not None],
-            arity=len(self.inputs),
-            asked=[g is not None for g in grads],
-            kernel=self.kernel,
-            tape=self.tape,
-            unrolled=type(self).unrolled,
-            options=self.options(),
-        )
+        given = [g for g in grads if g is not None]
+        asked, found = [g is not None for g in grads], list[bool]()
+        options = {"asked": asked, "arity": len(self.inputs), "found": found, "unrolled": type(self).unrolled, "options": self.options()}
+        made = iter(RecurrenceGrad.apply_all(*self.inputs, *given, differentiate=self.differentiate, **options))
+        return [next(made) if there else None for there in found]
+
+    def differentiate(self, arrays: Sequence[Array], grads: Sequence[Array | None]) -> Sequence[Array | None]:
+        """The gradients of the inputs, `arrays`, from those of the outputs, on arrays; None where nobody asks."""
+        return tuple(self.kernel.backward(self.tape, self.xp.ascontiguousarray(arrays[1]), *grads))
 
     def locate(self, array: Array) -> str:
         return _locate(array, self.batch_sizes)
 
 
 class RecurrenceGrad(Function):
-    """The backward kernel as an operation on the tape; its own backward, for second derivatives, goes through the unrolled form."""
+    """The backward pass of a recurrence as an operation; its own backward, for second derivatives, goes through the unrolled form.
+
+    Its inputs are those of the recurrence, `arity` of them, and the gradients of the outputs that are `asked` for. `found` is filled with
+    which inputs have a gradient among its outputs.
+    """
 
     arity: int
     asked: list[bool]
-    kernel: Any
-    tape: Any
+    found: list[bool]
+    differentiate: Callable[..., Sequence[Array | None]]
     unrolled: Callable[..., tuple[Tensor, ...]]
     options: dict[str, Any]
 
     def forward(self, *arrays: Array) -> tuple[Array, ...]:
         present = iter(arrays[self.arity :])
         grads = [self.xp.ascontiguousarray(next(present)) if there else None for there in self.asked]
-        tape, self.tape = self.tape, None
-        return tuple(self.kernel.backward(tape, self.xp.ascontiguousarray(arrays[1]), *grads))
+        results = self.differentiate(arrays[: self.arity], grads)
+        del self.differentiate  # and with it the tape
+        self.found[:] = [dx is not None for dx in results]
+        return tuple([dx for dx in results if dx is not None])
 
     def backward(self, *grads: Tensor | None) -> Sequence[Tensor | None]:
         create = is_recording()
@@ -87,7 +92,8 @@ class RecurrenceGrad(Function):
             primals, cotangents = inputs[: self.arity], inputs[self.arity :]
             outputs = self.unrolled(*primals, **self.options)
             outputs = tuple(y for y, there in zip(outputs, self.asked, strict=True) if there)
-            first = grad(outputs, primals, cotangents, create_graph=True, allow_unused=True, independent=True)
+            wanted = [x for x, there in zip(primals, self.found, strict=True) if there]
+            first = grad(outputs, wanted, cotangents, create_graph=True, allow_unused=True, independent=True)
             chosen = [(dx, g) for dx, g in zip(first, grads, strict=True) if dx is not None and dx.requires_grad and g is not None]
             if not chosen:
                 return (None,) * len(inputs)
@@ -181,11 +187,11 @@ class RNN(Recurrence):
 
 def _run(cell: str, operation: type[Recurrence], inputs: Sequence[Tensor], kernel: str | None, **options: Any) -> tuple[Tensor, ...]:
     h0, batch_sizes = inputs[-1], options["batch_sizes"]
-    where = kind_of(device_of(h0.data))
-    chosen = registry.choose(cell, T=len(batch_sizes), N=h0.shape[0], H=h0.shape[1], dtype=h0.dtype, device=where, kernel=kernel)
-    if chosen.name == "unrolled":
+    N, H = h0.shape
+    module = registry.recurrence(cell, len(batch_sizes), N, H, h0.data, kernel)
+    if module is None:
         return operation.unrolled(*inputs, **options)
-    return operation.apply_all(*inputs, kernel=registry.load(cell, chosen.name, where), **options)
+    return operation.apply_all(*inputs, kernel=module, **options)
 
 
 def lstm(z: Tensor, w_hh: Tensor, h0: Tensor, c0: Tensor, batch_sizes: Array, kernel: str | None = None) -> tuple[Tensor, ...]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from minirnn.autograd import Function, is_recording
-from minirnn.device import Array, array_module, beside, scalar, select
+from minirnn.device import Array, array_module, beside, on_host, scalar, select
 from minirnn.kernels import registry
 from minirnn.ops.broadcast import broadcast_to, fits
 from minirnn.ops.elementwise import where
@@ -146,6 +146,38 @@ class LayerNorm(Function):
         return [dx, (dy * n).sum(0), dy.sum(0)] if affine else [dx]
 
 
+class GroupNorm(Function):
+    """y = n w + b, n = (x - mean) r, r = 1 / sqrt(var + eps) of each group of channels        dx = r (g - mean g - n mean(g n)), g = dy w
+
+    x (N, C, *), w (C,), b (C,); dw = sum of dy n, db = sum of dy, over all but the channels. Without w and b, n itself. One kernel in
+    either direction, on the CPU; where a gradient is differentiated again, it is made of primitive operations.
+    """
+
+    groups: int
+    eps: float
+    statistics: tuple[Array, Array]  # the mean and r of each group, (N, groups) each
+
+    def forward(self, x: Array, w: Array | None = None, b: Array | None = None) -> Array:
+        y, *statistics = registry.fused("group_norm", x).forward(x, self.groups, w, b, self.eps)
+        self.statistics = statistics[0], statistics[1]
+        return y
+
+    def backward(self, dy: Tensor) -> Sequence[Tensor | None]:
+        x, *affine = self.inputs
+        if is_recording():
+            return self._recorded(dy, x, affine)
+        kernel, wanted = registry.fused("group_norm", x.data), any(self.needs[1:])
+        found = kernel.backward(dy.data, x.data, affine[0].data if affine else None, *self.statistics, affine=wanted)
+        return [None if g is None else Tensor(g) for g in found[: len(self.inputs)]]
+
+    def _recorded(self, dy: Tensor, x: Tensor, affine: Sequence[Tensor]) -> Sequence[Tensor | None]:
+        rows, others = (len(x), self.groups, math.prod(x.shape[1:]) // self.groups), (0, *range(2, x.ndim))
+        n, r = Standardize.apply_all(x.reshape(rows), axes=(2,), eps=self.eps)  # (N, G, M), (N, G, 1)
+        g = (dy * affine[0].reshape((-1, *[1] * (x.ndim - 2))) if affine else dy).reshape(rows)
+        dx = (r * (g - mean(g, 2, keepdims=True) - n * mean(g * n, 2, keepdims=True))).reshape(x.shape)
+        return [dx, (dy * n.reshape(x.shape)).sum(others), dy.sum(others)] if affine else [dx]
+
+
 def _finite_max(xp: Any, x: Array, axes: tuple[int, ...]) -> Array:
     """The largest real part over `axes`; 0 where it is not finite, or there is none, so that x less it is never inf - inf."""
     if not math.prod(x.shape[k] for k in axes):
@@ -254,3 +286,27 @@ def layer_norm(
         return y if bias is None else y + bias
     bias = Tensor(array_module(x.data).zeros(shape, x.dtype)) if bias is None else bias
     return LayerNorm.apply(rows, weight.reshape((D,)), bias.reshape((D,)), eps=eps).reshape(x.shape)
+
+
+def group_norm(x: Tensor, groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5) -> Tensor:
+    """y = (x - mean) / sqrt(var + eps) weight + bias, over each of `groups` groups of channels of x (N, C, *) (Wu and He 2018).
+
+    A group is C / groups channels with all that comes after. weight and bias are (C,), or None.
+    """
+    if x.ndim < 2 or groups < 1 or x.shape[1] % groups or 0 in x.shape[1:]:
+        raise ValueError(f"group_norm: x must be (N, C, ...), no axis but N 0, C divisible by groups={groups}, got x {x.shape}")
+    C = x.shape[1]
+    for name, parameter in (("weight", weight), ("bias", bias)):
+        if parameter is not None and parameter.shape != (C,):
+            raise ValueError(f"group_norm: {name} must be (C,) = ({C},) for x (N, C, ...) = {x.shape}, got {parameter.shape}")
+    along = (C, *[1] * (x.ndim - 2))
+    if on_host(x.data):
+        if weight is None:
+            y = GroupNorm.apply(x, groups=groups, eps=eps)
+            return y if bias is None else y + bias.reshape(along)
+        bias = Tensor(np.zeros(C, x.dtype)) if bias is None else bias
+        return GroupNorm.apply(x, weight, bias, groups=groups, eps=eps)
+    rows = x.reshape((len(x), groups, math.prod(x.shape[1:]) // groups))
+    y = layer_norm(rows, rows.shape[2], eps=eps).reshape(x.shape)
+    y = y if weight is None else y * weight.reshape(along)
+    return y if bias is None else y + bias.reshape(along)

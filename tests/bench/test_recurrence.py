@@ -62,7 +62,7 @@ def test_every_kernel_is_validated_timed_and_measured(capsys: pytest.CaptureFixt
             if one["implementation"] != "products":
                 assert one["right"]
                 assert 0 <= one["difference"] <= one["allowed"]
-    assert "forward and backward" in shown
+    assert "both: forward and backward" in shown
     assert "% of floor" in shown
     if drawn:
         assert picture.read_bytes().startswith(b"\x89PNG")

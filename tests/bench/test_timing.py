@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import sys
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -38,23 +41,35 @@ def test_contestants_take_turns_there_and_back() -> None:
     assert times == {"a": [4.0, 9.0], "b": [5.0, 8.0], "c": [6.0, 7.0]}  # the first round warms up
 
 
-def test_a_turn_ends_when_the_process_has_settled(monkeypatch: pytest.MonkeyPatch) -> None:
-    spinning = [2 * timing.LOOK]  # seconds of processor time that a thread still takes
-    now = [0.0]
-    slept: list[float] = []
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux tells what threads do")
+def test_a_turn_ends_when_no_thread_spins_any_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    stop = threading.Event()
 
-    def sleep(seconds: float) -> None:
-        slept.append(seconds)
-        now[0] += min(seconds, spinning[0])
-        spinning[0] -= min(seconds, spinning[0])
+    def spin() -> None:
+        while not stop.is_set():
+            hashlib.sha256(bytes(1_000_000)).digest()  # without the interpreter's lock
 
-    monkeypatch.setattr(timing.time, "sleep", sleep)
-    monkeypatch.setattr(timing.time, "process_time", lambda: now[0])
-    timing.settle()
-    assert slept == [timing.LOOK] * 3
-    spinning[0] = float("inf")
-    timing.settle()  # gives up
-    assert sum(slept[3:]) == pytest.approx(timing.SETTLE)
+    looks: list[bool] = []
+    monkeypatch.setattr(timing, "LOOK", 0.02)
+    monkeypatch.setattr(timing, "SETTLE", 60.0)
+    original = timing._working
+
+    def look() -> bool:
+        looks.append(original())
+        if len(looks) == 3:
+            stop.set()
+        return looks[-1]
+
+    monkeypatch.setattr(timing, "_working", look)
+    thread = threading.Thread(target=spin)
+    thread.start()
+    try:
+        timing.settle()
+    finally:
+        stop.set()
+        thread.join()
+    assert any(looks[:3])
+    assert not looks[-1]
 
 
 def test_a_short_call_is_repeated_and_a_long_one_is_not(monkeypatch: pytest.MonkeyPatch) -> None:

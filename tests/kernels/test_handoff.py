@@ -121,3 +121,14 @@ def test_the_interpreter_ends_with_workers_awake_or_asleep(last: str) -> None:
     program = PROGRAM.format(tests=str(Path(__file__).parents[1])) + last
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
     assert ended.returncode == 0, ended.stderr
+
+
+def test_a_small_job_is_done_by_the_caller_while_the_workers_sleep() -> None:
+    counts, shares = np.zeros(2), np.zeros(2, np.int64)
+    for pause in (0.003, 0.003, 0, 0, 0):
+        time.sleep(pause)
+        before = counts.sum()
+        workers.run(count_up, 2, counts, shares, 1.0, worth_waking=False)
+        assert counts.sum() == before + shares[0], "one share by the caller, or two at the same time"
+    workers.run(count_up, 2, counts, shares, 1.0)
+    assert shares.tolist() == [2, 2]

@@ -16,7 +16,7 @@ from minirnn.autograd import Function
 from minirnn.checkpointing import _Checkpoint
 from minirnn.device import beside
 from minirnn.kernels import load
-from minirnn.ops import broadcast, conv, elementwise, indexing, kalman, latent, linalg, loss, recurrence, reduction, shape
+from minirnn.ops import broadcast, conv, elementwise, indexing, kalman, latent, layer, linalg, loss, recurrence, reduction, shape
 from minirnn.tensor import Tensor
 
 from .arrays import Array, apart, normal, positive
@@ -64,6 +64,27 @@ def _recurrences(name: str) -> list[Case]:
     states = [normal(N, H, seed=k) for k in range(2 if name == "lstm" else 1)]
     inputs = [normal(S, gates * H), normal(gates * H, H), *biases, *states]
     return [Case(_recurrence(name, "numpy"), inputs), Case(_recurrence(name, "numba"), inputs, analytic=False)]
+
+
+def _layer(cell: str, stateful: bool, kernel: str, **options: Any) -> Case:
+    """A dense batch (T, N, D) = (2, 3, 2), the first states given and in one axis more, or packed rows (S, D) from zeros."""
+    sizes, rows, shape = (np.array([N, N]), (2, N), (1, N, H)) if stateful else (BATCH_SIZES, (S,), None)
+    gates = {"lstm": 4, "gru": 3, "rnn": 1}[cell]
+    bias = options.pop("bias", True)
+    weights = [
+        normal(gates * H, 2),
+        normal(gates * H, H, seed=1),
+        *([normal(gates * H, seed=2), normal(gates * H, seed=3)] if bias else []),
+    ]
+    states = [normal(1, N, H, seed=4 + k) for k in range(2 if cell == "lstm" else 1)] if stateful else []
+
+    def f(x: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+        w = [*others[: len(weights)], None, None][:4]
+        first = others[len(weights) :] if stateful else None
+        named = kernel if x.device == "cpu" else {"numpy": "cupy", "numba": "numba-cuda"}[kernel]
+        return ops.recurrent_layer(cell, x, w, first, sizes, state_shape=shape, kernel=named, **options)
+
+    return Case(f, [normal(*rows, 2, seed=8), *weights, *states], analytic=kernel == "numpy")
 
 
 SERIES = np.array([[[0.3, np.nan], [1.0, -0.4], [np.nan, np.nan], [0.2, 0.7]], [[-0.5, 0.1], [np.nan, 2.0], [0.0, 0.0], [0.0, 0.0]]])
@@ -153,6 +174,11 @@ CASES: dict[type[Function], list[Case]] = {
         Case(lambda x, w: ops.layer_norm(x, (3, 2), w), [normal(2, 2, 3, 2), normal(3, 2)]),
         Case(lambda x: ops.layer_norm(x, 4), [normal(3, 4)]),
     ],
+    reduction.GroupNorm: [
+        Case(lambda x, w, b: ops.group_norm(x, 2, w, b), [normal(2, 4, 3, 2), normal(4), normal(4, seed=1)]),
+        Case(lambda x: ops.group_norm(x, 2), [normal(3, 6)]),
+        Case(lambda x, w: ops.group_norm(x, 1, w), [normal(2, 3, 2), normal(3)], analytic=False),
+    ],
     # picking
     indexing.GetItem: [Case(lambda x: x[1:, ::-2, None], [normal(3, 4)]), Case(lambda x: x[IDS, 1], [normal(4, 3)])],
     indexing.PutItem: [Case(lambda x: indexing.PutItem.apply(x, index=(beside(IDS, x.data),), shape=(4, 2), unique=False), [normal(5, 2)])],
@@ -206,6 +232,21 @@ CASES: dict[type[Function], list[Case]] = {
         Case(lambda x: ops.cross_entropy(x, TARGETS, label_smoothing=0.1, reduction="none"), [normal(4, 5)], analytic=False),
     ],
     # recurrences
+    layer.LSTMLayer: [
+        _layer("lstm", True, "numpy"),
+        _layer("lstm", False, "numba"),
+        _layer("lstm", False, "numpy", recompute=1.0),
+        _layer("lstm", True, "numba", recompute=0.5, bias=False),
+    ],
+    layer.GRULayer: [
+        _layer("gru", True, "numpy"),
+        _layer("gru", False, "numba", recompute=1.0),
+        _layer("gru", False, "numpy", recompute=0.5, bias=False),
+    ],
+    layer.RNNLayer: [
+        _layer("rnn", True, "numpy", nonlinearity="tanh"),
+        _layer("rnn", False, "numba", nonlinearity="tanh", bias=False),
+    ],
     recurrence.LSTM: _recurrences("lstm"),
     recurrence.GRU: _recurrences("gru"),
     recurrence.RNN: _recurrences("rnn"),

@@ -1,0 +1,1 @@
+"""Group normalisation fused with its weight and bias. `numpy_` is the reference."""
