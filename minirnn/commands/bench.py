@@ -15,7 +15,7 @@ DTYPES = ("float16", "bfloat16", "float32", "float64")
 def add(commands: Commands) -> None:
     parser = add_command(commands, "bench", None, "time kernels and training, validated first", "minirnn bench lstm")
     benchmarks = parser.add_subparsers(title="benchmarks", metavar="WHAT", required=True, parser_class=Parser)
-    for add_one in (_recurrence, _train, _gpu):
+    for add_one in (_recurrence, _train, _memory, _scaling, _first_call, _gpu):
         add_one(benchmarks)
 
 
@@ -100,6 +100,64 @@ def _add_output(benchmark: Parser, picture: bool = True) -> None:
         benchmark.add_argument("--picture", metavar="FILE", help="draw the results into a PNG file")
 
 
+def _memory(benchmarks: Commands) -> None:
+    benchmark = add_command(
+        benchmarks,
+        "memory",
+        _runner("minirnn.bench.memory"),
+        "what an LSTM layer keeps for the backward pass, ways to keep less, and what they cost",
+        "minirnn bench memory --steps 250 500 1000 --against torch --picture memory.png",
+    )
+    benchmark.add_argument(
+        "--steps", metavar="T", type=positive_integer, nargs="+", default=[125, 250, 500, 1000], help="(default: 125 to 1000)"
+    )
+    benchmark.add_argument(
+        "--shape", metavar="N,D,H", type=sizes, default=(32, 128, 128), help="sequences, features, hidden units (default: 32,128,128)"
+    )
+    benchmark.add_argument(
+        "--way", choices=["store", "recompute", "checkpoint", "truncated"], nargs="+", help="these, and store (default: all)"
+    )
+    benchmark.add_argument("--segment", metavar="K", type=positive_integer, help="steps between two checkpoints (default: sqrt(T))")
+    benchmark.add_argument("--chunk", metavar="K", type=positive_integer, default=50, help="steps after which truncated cuts (default: 50)")
+    benchmark.add_argument("--against", choices=["torch"], nargs="+", help="PyTorch, where it is installed")
+    benchmark.add_argument("--dtype", choices=["float32", "float64"], default="float32", help="(default: float32)")
+    benchmark.add_argument("--threads", metavar="K", type=positive_integer, help="for every library (default: OMP_NUM_THREADS, or all)")
+    benchmark.add_argument("--rounds", metavar="R", type=positive_integer, default=5, help="timings of each, in turns (default: 5)")
+    benchmark.add_argument("--no-peak", action="store_true", help="measure no peaks, each of which needs a fresh process")
+    _add_output(benchmark)
+
+
+def _scaling(benchmarks: Commands) -> None:
+    benchmark = add_command(
+        benchmarks,
+        "scaling",
+        _runner("minirnn.bench.scaling"),
+        "how the time of an LSTM layer grows with T, N, H and threads, with the fitted exponents",
+        "minirnn bench scaling --against torch --picture scaling.png",
+    )
+    benchmark.add_argument("--axis", choices=["T", "N", "H", "threads"], nargs="+", help="what is varied (default: each, alone)")
+    benchmark.add_argument("--shape", metavar=SHAPE, type=shape, help="from which it is varied (default: 128,8,64,64)")
+    benchmark.add_argument("--against", choices=["torch"], nargs="+", help="PyTorch, where it is installed")
+    benchmark.add_argument("--dtype", choices=["float32", "float64"], default="float32", help="(default: float32)")
+    benchmark.add_argument("--threads", metavar="K", type=positive_integer, help="for every library (default: OMP_NUM_THREADS, or all)")
+    benchmark.add_argument("--rounds", metavar="R", type=positive_integer, default=3, help="timings of each, in turns (default: 3)")
+    _add_output(benchmark)
+
+
+def _first_call(benchmarks: Commands) -> None:
+    benchmark = add_command(
+        benchmarks,
+        "first-call",
+        _runner("minirnn.bench.first_call"),
+        "the first training step of a new process, with and without compiled kernels in the cache",
+        "minirnn bench first-call",
+    )
+    benchmark.add_argument("--shape", metavar=SHAPE, type=shape, default=(20, 16, 64, 64), help="of the layer (default: 20,16,64,64)")
+    benchmark.add_argument("--rounds", metavar="R", type=positive_integer, default=5, help="new processes with a warm cache (default: 5)")
+    benchmark.add_argument("--no-cold", action="store_true", help="compile nothing anew")
+    _add_output(benchmark, picture=False)
+
+
 def shape(text: str) -> tuple[int, int, int, int]:
     try:
         T, N, D, H = (int(part) for part in text.split(","))
@@ -108,6 +166,16 @@ def shape(text: str) -> tuple[int, int, int, int]:
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected {SHAPE}, four whole numbers above 0, got {text!r}") from None
     return T, N, D, H
+
+
+def sizes(text: str) -> tuple[int, int, int]:
+    try:
+        N, D, H = (int(part) for part in text.split(","))
+        if min(N, D, H) < 1:
+            raise ValueError
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected N,D,H, three whole numbers above 0, got {text!r}") from None
+    return N, D, H
 
 
 def _runner(module: str) -> Callable[[argparse.Namespace], int]:
