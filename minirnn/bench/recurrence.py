@@ -43,6 +43,7 @@ from minirnn.errors import MinirnnError
 from minirnn.kernels import workers
 
 WRONG = 1
+SHOWN = 3  # faults of one implementation; what is computed from a wrong number is wrong as well
 OURS = "minirnn_"
 OTHERS = {"torch": "torch_", "flax": "flax_"}
 WORKER = "minirnn.bench.recurrence_worker"
@@ -110,7 +111,7 @@ class Benchmark:
                 library.worker = stack.enter_context(library.start())
                 for kernel in library.use(library.worker, self.cell):
                     self.users.append(kernel["name"])
-                    for fault in kernel["faults"]:
+                    for fault in kernel["faults"][:SHOWN]:
                         self._wrong(f"kernel {kernel['name']} ({kernel['path']}): {fault}")
             if not self.right:
                 return report
@@ -164,8 +165,10 @@ class Benchmark:
         except WorkerError as error:
             entry |= {"right": False, "why_not": str(error)}
         faults = [entry["why_not"]] if entry["why_not"] else [d["fault"] for d in entry["differences"] if not d["right"]]
-        for fault in faults:
+        for fault in faults[:SHOWN]:
             self._wrong(f"{told.label(entry, case)} at {case}: {fault}; not timed")
+        if len(faults) > SHOWN:
+            self._wrong(f"{told.label(entry, case)} at {case}: and so on, {len(faults)} quantities in all")
         return {**entry, "right": not faults}
 
     def _times(self, case: Case, right: Sequence[dict[str, Any]], bar: Progress) -> dict[str, list[float]]:

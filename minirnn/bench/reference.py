@@ -53,6 +53,7 @@ def reference(case: Case, arrays: Arrays, states: bool) -> Arrays:
         rows = np.concatenate(outputs, axis=1)  # (S, H directions)
 
     found = {"output": _unpack(rows, packing, case)} | {f"{name}_n": np.stack(last[name]) for name in names}
+    others: Arrays = {}  # of the parameters and first states
     first_gradients: dict[str, list[Array]] = {name: [] for name in names}
     d_rows = exact["output_gradient"].reshape(case.T * case.N, -1)[packing.rows]  # (S, H directions)
     for layer in reversed(range(case.layers)):
@@ -65,14 +66,12 @@ def reference(case: Case, arrays: Arrays, states: bool) -> Arrays:
             ends = [g[number][packing.order] for g in last_gradients]
             grads = kernel.backward(scan.tape, exact[f"weight_hh{scan.suffix}"], dh, *rest, *ends)
             dx += (grads.dz @ exact[f"weight_ih{scan.suffix}"])[scan.turn]
-            found |= _weight_gradients(case, scan, grads)
+            others |= _weight_gradients(case, scan, grads)
             for name in names:
                 first_gradients[name].append(getattr(grads, f"d{name}0")[packing.inverse])
         d_rows = dx
-    found["gradient of input"] = _unpack(d_rows, packing, case)
-    if states:
-        found |= {f"gradient of {name}_0": np.stack(gradients[::-1]) for name, gradients in first_gradients.items()}
-    return found
+    others |= {f"gradient of {name}_0": np.stack(gradients[::-1]) for name, gradients in first_gradients.items() if states}
+    return {**found, "gradient of input": _unpack(d_rows, packing, case), **others}
 
 
 def forward_alone(case: Case, arrays: Arrays) -> Arrays:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from minirnn.bench.cases import CELLS, GATES, STATES, Array, Arrays
-from minirnn.bench.validation import GATE_ROUNDINGS, difference
+from minirnn.bench.validation import AGREEMENT, difference
 from minirnn.errors import MinirnnError
 from minirnn.kernels import Kernel, kernels, register
 from minirnn.kernels import load as load_kernel
@@ -81,23 +81,26 @@ def _faults(module: ModuleType, cell: str, dtype: str, batch_sizes: Array, H: in
     drawn = _draw(cell, batch_sizes, H)
     exact = {name: array.astype(dtype).astype(np.float64) for name, array in drawn.items()}
     given = {name: array.astype(dtype) for name, array in drawn.items()}
-    yield from _run(module, cell, given, batch_sizes, exact, _names(cell, everything=True))
-    yield from _run(module, cell, given, batch_sizes, exact, _names(cell, everything=False))
+    for nonlinearity in ("tanh", "relu") if cell == "rnn" else (None,):
+        options = {"batch_sizes": batch_sizes} | ({"nonlinearity": nonlinearity} if nonlinearity else {})
+        for everything in (True, False):
+            yield from _run(module, cell, given, options, exact, _names(cell, everything))
 
 
-def _run(module: Any, cell: str, given: Arrays, batch_sizes: Array, exact: Arrays, wanted: Sequence[str]) -> Iterator[str]:
-    """Forward and backward of the kernel and of the reference; `wanted` are the gradients that are not None."""
+def _run(module: Any, cell: str, given: Arrays, options: dict[str, Any], exact: Arrays, wanted: Sequence[str]) -> Iterator[str]:
+    """Forward and backward of the kernel and of the reference, called as the layers do; `wanted` are the gradients that are not None."""
+    batch_sizes = options["batch_sizes"]
     reference: Any = load_kernel(cell, "numpy")
     inputs = [*(("z", "w_hh", "b_hn") if cell == "gru" else ("z", "w_hh")), *(f"{s}0" for s in STATES[cell])]
     gradients = _names(cell, everything=True)
     before = {name: array.copy() for name, array in given.items()}
-    right = reference.forward(*(exact[name] for name in inputs), batch_sizes)
+    right = reference.forward(*(exact[name] for name in inputs), **options)
     right_grads = reference.backward(right, exact["w_hh"], *(exact[name] if name in wanted else None for name in gradients))
     without = ", ".join(name for name in gradients if name not in wanted)
     note = f" where {without} {'is' if ',' not in without else 'are'} None" if without else ""
     path = str(module.__file__)
     try:
-        tape = module.forward(*(given[name] for name in inputs), batch_sizes)
+        tape = module.forward(*(given[name] for name in inputs), **options)
     except Exception as error:
         yield f"forward raised {_told(error, path)}"
         return
@@ -122,7 +125,6 @@ def _compare(
     function = "backward" if backwards else "forward"
     H, GH = exact["w_hh"].shape[1], exact["w_hh"].shape[0]
     sizes = {"S": int(batch_sizes.sum()), "N": int(batch_sizes[0]), "H": H, "G": GH}
-    bound = float(np.finfo(dtype).eps * np.sqrt(len(batch_sizes) * (H + GATE_ROUNDINGS) + sizes["S"]))
     for name, symbols in shapes.items():
         array = getattr(found, name, None)
         expected = tuple(sizes[letter] for letter in symbols)
@@ -136,7 +138,7 @@ def _compare(
         elif array.dtype != dtype:
             yield f"{function}: {name} must be {dtype} as the arguments are, got {array.dtype}"
         else:
-            off = _difference(name, array, getattr(right, name), bound, symbols, batch_sizes, backwards)
+            off = _difference(name, array, getattr(right, name), AGREEMENT[dtype.name], symbols, batch_sizes, backwards)
             if not off.right:
                 yield off.fault()
 

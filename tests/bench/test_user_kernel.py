@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from minirnn.bench.cases import CELLS
 from minirnn.bench.user_kernel import MODULE, check, load
 from minirnn.errors import MinirnnError
-from minirnn.kernels import choose, registry
+from minirnn.kernels import choose, kernels, registry
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "my_kernel.py"
 Plant = Callable[..., Path]
@@ -51,6 +52,13 @@ def faults(path: Path, dtype: str = "float32") -> list[str]:
 def test_the_example_is_right(dtype: str) -> None:
     assert faults(EXAMPLE, dtype) == []
     assert choose("lstm", dtype=dtype, kernel="my_kernel").how.startswith("the user's: ")
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_the_kernels_of_the_package_are_right(cell: str) -> None:
+    for kernel in kernels(cell):
+        if kernel.module is not None and kernel.why_not() is None:
+            assert check(registry.load(cell, kernel.name), cell, "float32") == []
 
 
 PLANTED = {
