@@ -28,6 +28,7 @@ from minirnn.bench import report, timing, train_cases
 from minirnn.bench.progress import Progress
 from minirnn.bench.train_check import compare
 from minirnn.bench.train_sides import Trace
+from minirnn.bench.train_worker import PROFILED
 from minirnn.bench.worker import Worker
 from minirnn.errors import MinirnnError
 from minirnn.kernels import workers
@@ -187,5 +188,5 @@ def _gradients(path: str) -> list[dict[str, Any]]:
 
 def _print_profiles(row: Mapping[str, Any]) -> None:
     for library, text in row["profile"].items():
-        print(f"\n{row['model']}, {library}, a pass of {len(row['sizes'])} steps\n{text}")
+        print(f"\n{row['model']}, {library}, {PROFILED} steps\n{text}")
     print()

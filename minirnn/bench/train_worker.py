@@ -14,7 +14,8 @@ from minirnn.bench.train_sides import Ours, Side, Theirs
 from minirnn.device import Array
 from minirnn.training.memory import keep_freed
 
-SHOWN = 16  # rows of PyTorch's profile
+PROFILED = 2  # steps: PyTorch's profiler takes milliseconds to sort out each one of its own
+SHOWN = 16  # rows of its table
 
 
 class _State:
@@ -76,23 +77,24 @@ def memory() -> int | None:
 
 
 def profile() -> str:
-    """Where the time of a pass goes, by the library's own profiler: milliseconds of all its steps."""
+    """Where the time of the first steps goes, by the library's own profiler: milliseconds of all of them."""
     if _State.kind is Ours:
         from minirnn.diagnostics import profile as watched
 
         with watched() as found:
-            _pass()
+            _pass(PROFILED)
         return str(found)
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as recorded
 
     with recorded(activities=[ProfilerActivity.CPU]) as events:
-        _pass()
+        _pass(PROFILED)
     rows = sorted(events.key_averages(), key=lambda event: -event.self_cpu_time_total)[:SHOWN]
     lines = [f"{event.key[:48]:48} {event.count:7} {event.self_cpu_time_total / 1e3:11.2f}" for event in rows]
     return "\n".join([f"{'operation':48} {'calls':>7} {'self ms':>11}", *lines])
 
 
-def _pass() -> None:
-    for k in range(len(_State.case.batches)):
+def _pass(steps: int | None = None) -> None:
+    """A step with each batch, or with the first of them."""
+    for k in range(len(_State.case.batches))[:steps]:
         _State.side.step(k)
