@@ -86,7 +86,7 @@ def columns_into(w: Array, vectors: int, K: int, M: int, panels: Array, first: i
         for p in range(first, last):
             for k in range(few, min(few + FEW, K)):
                 for j in range(0, width, L):
-                    copy(w, k * M + p * width + j, M - p * width - j, panels, (p * K + k) * width + j)
+                    copy(w, k * M + p * width + j, M - p * width - j, panels, (p * K + k) * width + j, L)
 
 
 @compiled(error_model="numpy")

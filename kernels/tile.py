@@ -51,8 +51,11 @@ class _Lanes:
         f = self._function(f"masked.load.{self.name}.p0{self.name}", self.vector, pointer, _int32, mask.type, self.vector)
         return self.builder.call(f, [self.builder.bitcast(at, pointer), _int32(self.align), mask, self.zero])
 
-    def store(self, value: Any, at: Any) -> None:
-        self.builder.store(value, self.builder.bitcast(at, self.vector.as_pointer()), align=self.align)
+    def will_write(self, at: Any) -> None:
+        """Ask for the cache line that is to be written."""
+        byte = ir.IntType(8).as_pointer()
+        f = self._function("prefetch.p0i8", ir.VoidType(), byte, _int32, _int32, _int32)
+        self.builder.call(f, [self.builder.bitcast(at, byte), _int32(1), _int32(3), _int32(1)])
 
     def store_where(self, mask: Any, value: Any, at: Any) -> None:
         pointer = self.vector.as_pointer()
@@ -191,6 +194,9 @@ def _tile(of: _Lanes, R: int, Q: int, V: int, x: _Operands) -> None:
     vectors = [(q, v) for q in range(Q) for v in range(V)]
     rows = [element(x.a, x.a_at, (x.a_row, r)) for r in range(R)]
     panels = [element(x.panels, x.w_at, (x.w_panel, q)) for q in range(Q)]
+    for q, v in vectors:
+        for r in range(R):
+            of.will_write(element(x.out, x.out_at, (x.out_row, r), (x.out_panel, q), (x.out_vector, v)))
     before, loop, after = builder.block, builder.append_basic_block("over_k"), builder.append_basic_block("store")
     builder.branch(loop)
 
@@ -258,15 +264,16 @@ def _transpose(
     return signature, generate
 
 
-def _copy(context: Any, source: Any, source_at: Any, columns: Any, target: Any, target_at: Any) -> Any:
-    """target[l] = source[l] for lanes l < columns, 0 for the others."""
-    signature = types.void(source, types.intp, types.intp, target, types.intp)
+def _copy(context: Any, source: Any, source_at: Any, columns: Any, target: Any, target_at: Any, width: Any) -> Any:
+    """target[l] = source[l] for l < columns, 0 for the others of l < width <= L; nothing else is written."""
+    signature = types.void(source, types.intp, types.intp, target, types.intp, types.intp)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         of = _Lanes(context, builder, signature.args[0].dtype)
         source, target = (of.pointer(signature.args[k], arguments[k]) for k in (0, 3))
-        source_at, columns, target_at = (arguments[k] for k in (1, 2, 4))
-        of.store(of.load_where(of.first(columns), builder.gep(source, [source_at])), builder.gep(target, [target_at]))
+        source_at, columns, target_at, width = (arguments[k] for k in (1, 2, 4, 5))
+        x = of.load_where(of.first(columns), builder.gep(source, [source_at]))
+        of.store_where(of.first(width), x, builder.gep(target, [target_at]))
         return context.get_dummy_value()
 
     return signature, generate

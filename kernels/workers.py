@@ -36,7 +36,8 @@ def count() -> int:
 
 def groups(N: int, operations: float) -> int:
     """How many groups to deal N sequences into, when the whole call takes this many operations."""
-    return max(1, min(count(), N, int(operations / WORTH)))
+    most = min(N, int(operations / WORTH))
+    return min(count(), most) if most > 1 else 1
 
 
 def threads(operations: float) -> int:

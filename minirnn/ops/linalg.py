@@ -9,6 +9,8 @@ import numpy as np
 
 from minirnn.autograd import Function
 from minirnn.device import Array, array_module
+from minirnn.kernels import registry
+from minirnn.kernels.matmul.sizes import pays
 from minirnn.kernels.modules import cholesky as factor
 from minirnn.ops.broadcast import sum_to
 from minirnn.ops.elementwise import pair
@@ -21,10 +23,9 @@ class MatMul(Function):
     """y = a b, over broadcast leading axes        da = dy b^T    db = a^T dy"""
 
     def forward(self, a: Array, b: Array) -> Array:
-        a, b = (_fit_for_blas(self.xp, x) for x in (a, b))
-        if a.dtype.kind != "V" or max(a.ndim, b.ndim) < 3:
-            return self.xp.matmul(a, b)
-        return self.xp.matmul(a.astype(np.float32), b.astype(np.float32)).astype(a.dtype)  # CuPy 14 multiplies no stacks of bfloat16
+        if a.dtype.kind == "V" and max(a.ndim, b.ndim) > 2:  # CuPy 14 multiplies no stacks of bfloat16
+            return self.xp.matmul(a.astype(np.float32), b.astype(np.float32)).astype(a.dtype)
+        return _product(self.xp, a, b)
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, Tensor | None]:
         a, b = self.inputs
@@ -41,9 +42,7 @@ class Linear(Function):
     """
 
     def forward(self, x: Array, w: Array, b: Array) -> Array:
-        y = _fit_for_blas(self.xp, x) @ w.T
-        y += b
-        return y
+        return _product(self.xp, x, w.T, b)
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         x, w, _ = self.inputs
@@ -229,6 +228,17 @@ def logdet(a: Tensor) -> Tensor:
 def _check_square(name: str, a: Tensor) -> None:
     if a.ndim < 2 or a.shape[-1] != a.shape[-2]:
         raise ValueError(f"{name}: a must be (..., n, n), got {a.shape}")
+
+
+def _product(xp: Any, a: Array, b: Array, bias: Array | None = None) -> Array:
+    """a b (+ bias), by the kernel of large matrices on the CPU, else by the array module."""
+    on_cpu = xp is np and a.ndim == b.ndim == 2 and a.dtype == b.dtype and a.dtype in (np.float32, np.float64)
+    if on_cpu and pays(a.shape[0], a.shape[1], b.shape[1]):
+        return registry.fused("matmul", a).multiply(a, b, bias)
+    y = xp.matmul(_fit_for_blas(xp, a), _fit_for_blas(xp, b))
+    if bias is not None:
+        y += bias
+    return y
 
 
 def _fit_for_blas(xp: Any, a: Array) -> Array:

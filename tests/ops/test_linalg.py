@@ -11,6 +11,8 @@ from hypothesis.extra import numpy as hnp
 
 from minirnn import ops
 from minirnn.diagnostics import monitored
+from minirnn.kernels import registry
+from minirnn.kernels.matmul import sizes
 from minirnn.ops.linalg import MatMul
 from minirnn.study.gradcheck import gradcheck, gradgradcheck
 from minirnn.tensor import Tensor
@@ -64,6 +66,48 @@ def subscripts(draw: st.DrawFn) -> tuple[str, list[tuple[int, ...]]]:
     output = "".join(draw(st.lists(st.sampled_from(there), unique=True))) if there else ""
     text = ",".join(letters) + ("->" + output if draw(st.booleans()) else "")
     return text, [tuple(sizes[letter] for letter in mine) for mine in letters]
+
+
+@given(shapes=hnp.mutually_broadcastable_shapes(signature="(n,k),(k,m)->(n,m)", max_dims=0, max_side=9), lay_out=layouts)
+def test_products_and_derivatives_by_the_kernel_of_large_matrices(
+    shapes: hnp.BroadcastableShapes, lay_out: Callable[[Array], Array]
+) -> None:
+    (n, k), (_, m) = shapes.input_shapes
+    a, b, w, bias = (lay_out(normal(*shape, seed=s)) for s, shape in enumerate(((n, k), (k, m), (m, k), (m,))))
+    with pytest.MonkeyPatch.context() as patch:
+        for rule in ("FEWEST_ROWS", "FEWEST_COLUMNS", "LEAST"):
+            patch.setattr(sizes, rule, -1)
+        np.testing.assert_allclose((Tensor(a) @ Tensor(b)).data, a @ b, atol=1e-13)
+        np.testing.assert_allclose(ops.linear(Tensor(a), Tensor(w), Tensor(bias)).data, a @ w.T + bias, atol=1e-13)
+        assert gradcheck(ops.matmul, leaves(a, b), directions=1, elementwise=2)
+        assert gradcheck(ops.linear, leaves(a, w, bias), directions=1, elementwise=2)
+        assert gradgradcheck(ops.linear, leaves(a, w, bias), directions=1, elementwise=2)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_large_products_reach_the_kernel_as_they_lie(dtype: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """y = x w^T + b, dx = dy w and dw = dy^T x, none of them from a copy; smaller ones stay with NumPy."""
+    seen: list[tuple[tuple[int, ...], str]] = []
+    kernel = registry.fused("matmul", np.zeros(1, dtype))
+    multiply = kernel.multiply
+
+    def spy(a: Array, b: Array, bias: Array | None = None) -> Array:
+        seen.append(((*a.shape, b.shape[1]), "".join("rows" if x.flags.c_contiguous else "columns" for x in (a, b))))
+        return multiply(a, b, bias)
+
+    monkeypatch.setattr(kernel, "multiply", spy)
+    x, w, b = (Tensor(normal(*shape).astype(dtype), requires_grad=True) for shape in ((4, 50, 60), (70, 60), (70,)))
+    y = ops.linear(x, w, b)
+    dy = normal(*y.shape).astype(dtype)
+    y.backward(Tensor(dy))
+    assert seen == [((200, 60, 70), "rowscolumns"), ((200, 70, 60), "rowsrows"), ((70, 200, 60), "columnsrows")]
+    rows = dy.reshape(200, 70).astype(np.float64)
+    tolerance = 200 * np.finfo(dtype).eps
+    for found, expected in ((x.grad, rows @ w.data), (w.grad, rows.T @ x.data.reshape(200, 60)), (b.grad, rows.sum(0))):
+        assert found is not None
+        np.testing.assert_allclose(found.data.reshape(expected.shape), expected, rtol=0, atol=tolerance * np.abs(expected).max())
+    ops.linear(x[0], w, b)
+    assert len(seen) == 3
 
 
 @given(drawn=subscripts())

@@ -1,0 +1,12 @@
+"""Which products are worth packing for. A rule on sizes alone: nothing else decides a result's bits, and Numba is not loaded to ask."""
+
+from __future__ import annotations
+
+FEWEST_ROWS = 4  # with fewer, a copy of b costs as much as the product
+FEWEST_COLUMNS = 32  # with fewer, the sums of a tile are too few to keep the multipliers busy
+LEAST = 2**18  # multiply-adds; up to here NumPy's library takes one thread, and our call alone costs as much as its product
+
+
+def pays(M: int, K: int, N: int) -> bool:
+    """Whether (M, K) @ (K, N) is left to `numba_cpu.py`'s blocks, and not to NumPy's library."""
+    return M >= FEWEST_ROWS and N >= FEWEST_COLUMNS and M * K * N > LEAST
