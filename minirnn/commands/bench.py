@@ -15,7 +15,7 @@ DTYPES = ("float16", "bfloat16", "float32", "float64")
 def add(commands: Commands) -> None:
     parser = add_command(commands, "bench", None, "time kernels and training, validated first", "minirnn bench lstm")
     benchmarks = parser.add_subparsers(title="benchmarks", metavar="WHAT", required=True, parser_class=Parser)
-    for add_one in (_recurrence, _train, _memory, _scaling, _first_call, _gpu):
+    for add_one in (_recurrence, _matmul, _train, _memory, _scaling, _first_call, _gpu):
         add_one(benchmarks)
 
 
@@ -47,6 +47,21 @@ def _recurrence(benchmarks: Commands) -> None:
         benchmark.add_argument("--rounds", metavar="R", type=positive_integer, default=7, help="timings of each, in turns (default: 7)")
         benchmark.add_argument("--no-memory", action="store_true", help="measure no memory, which needs fresh processes")
         _add_output(benchmark)
+
+
+def _matmul(benchmarks: Commands) -> None:
+    benchmark = add_command(
+        benchmarks,
+        "matmul",
+        _runner("minirnn.bench.matmul"),
+        "our matrix products against NumPy's library and the machine's peak",
+        "minirnn bench matmul --threads 1 --dtype float64",
+    )
+    benchmark.add_argument("--shape", metavar="M,K,N", type=shape_of_product, nargs="+", help="these in place of a recurrence's")
+    benchmark.add_argument("--dtype", choices=["float32", "float64"], default="float32", help="(default: float32)")
+    benchmark.add_argument("--threads", metavar="K", type=positive_integer, help="for both sides (default: OMP_NUM_THREADS, or all)")
+    benchmark.add_argument("--rounds", metavar="R", type=positive_integer, default=7, help="timings of each, in turns (default: 7)")
+    _add_output(benchmark, picture=False)
 
 
 def _train(benchmarks: Commands) -> None:
@@ -159,23 +174,31 @@ def _first_call(benchmarks: Commands) -> None:
 
 
 def shape(text: str) -> tuple[int, int, int, int]:
-    try:
-        T, N, D, H = (int(part) for part in text.split(","))
-        if min(T, N, D, H) < 1:
-            raise ValueError
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected {SHAPE}, four whole numbers above 0, got {text!r}") from None
+    T, N, D, H = _numbers(text, SHAPE)
     return T, N, D, H
 
 
 def sizes(text: str) -> tuple[int, int, int]:
+    N, D, H = _numbers(text, "N,D,H")
+    return N, D, H
+
+
+def shape_of_product(text: str) -> tuple[int, int, int]:
+    M, K, N = _numbers(text, "M,K,N")
+    return M, K, N
+
+
+def _numbers(text: str, names: str) -> list[int]:
+    """A whole number above 0 for each name."""
+    count = len(names.split(","))
     try:
-        N, D, H = (int(part) for part in text.split(","))
-        if min(N, D, H) < 1:
+        numbers = [int(part) for part in text.split(",")]
+        if len(numbers) != count or min(numbers) < 1:
             raise ValueError
     except ValueError:
-        raise argparse.ArgumentTypeError(f"expected N,D,H, three whole numbers above 0, got {text!r}") from None
-    return N, D, H
+        words = {3: "three", 4: "four"}[count]
+        raise argparse.ArgumentTypeError(f"expected {names}, {words} whole numbers above 0, got {text!r}") from None
+    return numbers
 
 
 def _runner(module: str) -> Callable[[argparse.Namespace], int]:

@@ -59,6 +59,7 @@ def test_the_commands_of_this_package_are_all_there() -> None:
         "doctor",
         "bench lstm",
         "bench gru",
+        "bench matmul",
         "bench gpu",
     }
 
@@ -80,6 +81,7 @@ def test_help_loads_nothing_heavy() -> None:
         (["data", "show", "cldr", "-n", "0"], "expected a whole number above 0"),
         (["bench", "lstm", "--shape", "1,2,3"], "expected T,N,D,H"),
         (["bench", "lstm", "--shape", "1,2,3,0"], "expected T,N,D,H"),
+        (["bench", "matmul", "--shape", "1,2"], "expected M,K,N, three whole numbers"),
         (["bench", "lstm", "--kernel", "magic"], "kernel 'magic' cannot run here"),
         (["doctor", "--colour"], "unrecognized arguments: --colour"),
     ],
