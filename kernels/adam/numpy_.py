@@ -11,6 +11,8 @@ param <- param - lr / (1 - beta1^t)  m / (sqrt(v / (1 - beta2^t)) + eps)        
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -45,3 +47,9 @@ def step(
     m += (1 - beta1) * (g - m)  # (3)
     v += (1 - beta2) * (g * g - v)  # (4)
     param -= (lr / (1 - beta1**t)) * m / (np.sqrt(v) / math.sqrt(1 - beta2**t) + eps)  # (5)
+
+
+def steps(parameters: Sequence[tuple[Array, Array, Array, Array, int]], *, scale: float = 1.0, **options: Any) -> None:
+    """`step` for each of several parameters: (param, grad, m, v, t), all of one dtype."""
+    for param, grad, m, v, t in parameters:
+        step(param, grad, m, v, t=t, scale=scale, **options)

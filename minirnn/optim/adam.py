@@ -1,11 +1,11 @@
-"""Adam and AdamW, one fused pass for each parameter (see `minirnn.kernels.adam`)."""
+"""Adam and AdamW, one fused pass over all parameters (see `minirnn.kernels.adam`)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
-from minirnn.device import Array, array_module
+from minirnn.device import Array, array_module, on_host
 from minirnn.kernels import registry
 from minirnn.nn.module import Parameter
 from minirnn.optim.optimizer import Optimizer
@@ -37,14 +37,32 @@ class Adam(Optimizer):
             raise ValueError(f"{type(self).__name__}: betas must be in [0, 1), got {group['betas']}")
 
     def update(self, p: Parameter, grad: Array, state: dict[str, Any], group: Mapping[str, Any], scale: float | Array) -> None:
+        t = self._begun(p, state)
+        registry.fused("adam", p.data).step(p.data, grad, state["m"], state["v"], t=t, scale=scale, **self._options(group))
+
+    def update_all(
+        self, found: Sequence[tuple[Parameter, Array, dict[str, Any]]], group: Mapping[str, Any], scale_in: Callable[[Any], float | Array]
+    ) -> None:
+        if not all(on_host(p.data) for p, _, _ in found):
+            super().update_all(found, group, scale_in)
+            return
+        for dtype in dict.fromkeys(p.dtype for p, _, _ in found):
+            own = [(p.data, grad, state, self._begun(p, state)) for p, grad, state in found if p.dtype == dtype]
+            parameters = [(data, grad, state["m"], state["v"], t) for data, grad, state, t in own]
+            registry.fused("adam", own[0][0]).steps(parameters, scale=scale_in(dtype), **self._options(group))
+
+    def _begun(self, p: Parameter, state: dict[str, Any]) -> int:
+        """t, the number of the step that is to come; makes m and v before the first."""
         if not state:
             zeros_like = array_module(p.data).zeros_like
             state.update(t=0, m=zeros_like(p.data), v=zeros_like(p.data))
         state["t"] += 1
+        return int(state["t"])
+
+    def _options(self, group: Mapping[str, Any]) -> dict[str, Any]:
         beta1, beta2 = group["betas"]
-        options = {"lr": group["lr"], "eps": group["eps"], "weight_decay": group["weight_decay"], "decoupled": self.decoupled}
-        kernel = registry.fused("adam", p.data)
-        kernel.step(p.data, grad, state["m"], state["v"], beta1=beta1, beta2=beta2, t=state["t"], scale=scale, **options)
+        options = {"lr": group["lr"], "eps": group["eps"], "weight_decay": group["weight_decay"]}
+        return {**options, "beta1": beta1, "beta2": beta2, "decoupled": self.decoupled}
 
 
 class AdamW(Adam):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, ClassVar
 
@@ -64,6 +64,13 @@ class Optimizer:
         """
         raise NotImplementedError
 
+    def update_all(
+        self, found: Sequence[tuple[Parameter, Array, dict[str, Any]]], group: Mapping[str, Any], scale_in: Callable[[Any], float | Array]
+    ) -> None:
+        """`update` for the parameters of a group that have a gradient; `scale_in` gives the scale for a dtype."""
+        for p, grad, state in found:
+            self.update(p, grad, state, group, scale_in(p.dtype))
+
     @property
     def lr(self) -> float:
         """The learning rate, of the first group where they differ; setting it sets that of all groups."""
@@ -106,11 +113,13 @@ class Optimizer:
                 scale = min(1.0, max_norm / (norm + 1e-6))
         scale_in = cache(lambda dtype: scale if isinstance(scale, float) else scale.astype(dtype))
         for group in self.param_groups:
+            found = []
             for key, p in group["params"]:
                 if p.grad is not None:
                     grad = p.grad.data
                     grad = grad if grad.flags.c_contiguous else array_module(grad).ascontiguousarray(grad)
-                    self.update(p, grad, self.state.setdefault(key, {}), group, scale_in(p.dtype))
+                    found.append((p, grad, self.state.setdefault(key, {})))
+            self.update_all(found, group, scale_in)
         return norm
 
     def state_dict(self) -> dict[str, dict[str, Any]]:

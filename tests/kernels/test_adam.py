@@ -18,8 +18,8 @@ PLAIN = {"lr": 1e-2, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 
 
 
 def draw(rng: np.random.Generator, shape: Any, dtype: Any) -> list[np.ndarray]:
-    param, grad, m, v = (rng.standard_normal(shape).astype(dtype) for _ in range(4))
-    return [param, grad, m, v**2]
+    param, grad, m, v = (np.array(rng.standard_normal(shape), dtype) for _ in range(4))
+    return [param, grad, m, np.array(v**2)]
 
 
 @KERNELS
@@ -101,6 +101,19 @@ def test_a_parameter_that_threads_share_gets_the_same_bits_as_its_pieces(dtype: 
         numba_cpu.step(*(a[piece : piece + 1009] for a in pieces), **PLAIN, t=3)
     for a, b in zip(whole, pieces, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@KERNELS
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.usefixtures("groups")
+def test_many_parameters_at_once_get_the_same_bits_as_one_by_one(kernel: ModuleType, dtype: Any, rng: np.random.Generator) -> None:
+    many = [(draw(rng, shape, dtype), t) for shape, t in [((3, 5), 1), ((), 7), (0, 2), (1000, 7), ((1, 2, 3), 1)]]
+    alone = [[a.copy() for a in arrays] for arrays, _ in many]
+    kernel.steps([(*arrays, t) for arrays, t in many], scale=0.5, **PLAIN)
+    for (arrays, t), single in zip(many, alone, strict=True):
+        kernel.step(*single, **PLAIN, t=t, scale=0.5)
+        for a, b in zip(arrays, single, strict=True):
+            np.testing.assert_array_equal(a, b)
 
 
 @KERNELS
