@@ -5,11 +5,15 @@
 
 The ways, and the numbers that they keep between the passes per cell, which is one hidden unit at one step of one sequence (T N H of them):
 
-    store        everything: h, c, and the four gates, which stand where the input product stood           6
-    recompute    h and c; the gates come from one product over all steps when they are due                   2
-    checkpoint   h, and of every segment of K steps the state it starts from (--segment, about sqrt(T))      1 + 2 / K
-    truncated    one chunk of K steps at a time (--chunk), whose gradients are taken before the next begins   6 K / T
-    torch        PyTorch's nn.LSTM, by itself and with torch.utils.checkpoint on the same segments
+    store            everything: h, c, and the four gates, which stand where the input product stood            6
+    recompute        h and c; the gates come from two products over many steps when they are due                 2
+    recompute-half   the gates of half of the steps                                                              4
+    checkpoint       h, and of every segment of K steps the state it starts from (--segment, about sqrt(T))      1 + 2 / K
+    truncated        one chunk of K steps at a time (--chunk), whose gradients are taken before the next begins  6 K / T
+    torch            PyTorch's nn.LSTM, by itself and with torch.utils.checkpoint on the same segments
+
+Recomputing is two products more than the six of a step that stores (the input's and the recurrent one, forward and twice backward): a third
+more arithmetic, for half of the steps a sixth.
 
 The output h is among them: it is one array for the caller and for the backward pass. What the caller has anyway, x, the output's gradient
 and the parameters, is not. All ways but `truncated` also return dx, D numbers per row, which the peak has in it.
@@ -49,7 +53,7 @@ from minirnn.bench.worker import Worker
 from minirnn.errors import MinirnnError
 from minirnn.kernels import workers
 
-WAYS = ("store", "recompute", "checkpoint", "truncated")
+WAYS = ("store", "recompute-half", "recompute", "checkpoint", "truncated")
 MODULES = {"minirnn": "minirnn.bench.memory_minirnn", "torch": "minirnn.bench.memory_torch"}
 TORCH_WAYS = ("store", "checkpoint")
 TOLERANCE = {"float32": 1e-5, "float64": 1e-10}  # of a gradient, relative to its largest element, for one step
@@ -64,7 +68,8 @@ def on_paper(library: str, way: str, case: Case) -> float | None:
         return float(cell * (case.T + 2 * len(case.sizes(case.segment))))
     if library == "torch":
         return None
-    return float(cell * {"store": 6 * case.T, "recompute": 2 * case.T, "truncated": 6 * min(case.T, case.chunk)}[way])
+    steps = {"store": 6 * case.T, "recompute-half": 4 * case.T, "recompute": 2 * case.T, "truncated": 6 * min(case.T, case.chunk)}
+    return float(cell * steps[way])
 
 
 class Bench:
@@ -263,13 +268,16 @@ def _summary(result: Mapping[str, Any], T: int) -> str:
     for fit in result["fits"]:
         values = [fit[f"{what}_bytes_per_cell"] for what in ("kept", "on_paper", "peak")]
         rows.append((LABELS[fit["library"]] + fit["way"], *("-" if value is None else f"{value:.2f}" for value in values)))
-    lines = [report.table(("bytes per step and cell, fitted", "kept", "on paper", "peak"), rows)]
+    lines = [report.table(("bytes per step and cell, fitted", "kept", "on paper", "peak"), rows), ""]
     last = {(r["library"], r["way"]): r for r in result["results"] if r["T"] == T}
-    recompute, torch = last.get(("minirnn", "recompute")), last.get(("torch", "store"))
-    if recompute and torch and recompute["peak_bytes"] and torch["peak_bytes"]:
-        lines.append(f"\nwith recomputed gates, T = {T}: peak memory {recompute['peak_bytes'] / torch['peak_bytes']:.2f} of PyTorch's")
-    if recompute:
-        lines.append(f"\ntime with recomputed gates, T = {T}: {recompute['over_store']:.2f} of storing them")
+    torch = last.get(("torch", "store"))
+    for way in ("recompute-half", "recompute"):
+        if (found := last.get(("minirnn", way))) is None:
+            continue
+        said = f"{way}, T = {T}: {found['over_store']:.2f} of the time of store"
+        if torch and torch["peak_bytes"] and found["peak_bytes"]:
+            said += f", {found['peak_bytes'] / torch['peak_bytes']:.2f} of PyTorch's peak memory"
+        lines.append(said)
     return "\n".join(lines)
 
 
@@ -277,7 +285,13 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
     """Kept and peak bytes over T, both axes logarithmic, each line named at its end."""
     from minirnn.training import pictures
 
-    colors = {"store": "tab:red", "recompute": "tab:blue", "checkpoint": "tab:green", "truncated": "tab:gray"}
+    colors = {
+        "store": "tab:red",
+        "recompute-half": "tab:purple",
+        "recompute": "tab:blue",
+        "checkpoint": "tab:green",
+        "truncated": "tab:gray",
+    }
     picture = pictures.figure(11, 5)
     for axes, (what, title) in zip(
         picture.subplots(1, 2, sharey=True),

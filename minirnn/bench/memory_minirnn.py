@@ -77,6 +77,7 @@ def truncated(inputs: Inputs, between: Between) -> dict[str, Tensor]:
 
 WAYS: dict[str, tuple[Callable[[Inputs, Between], dict[str, Tensor]], dict[str, Any]]] = {
     "store": (store, {}),
+    "recompute-half": (store, {"recompute": 0.5}),
     "recompute": (store, {"recompute": True}),
     "checkpoint": (checkpointed, {}),
     "truncated": (truncated, {}),

@@ -130,7 +130,10 @@ def _memory(benchmarks: Commands) -> None:
         "--shape", metavar="N,D,H", type=sizes, default=(32, 128, 128), help="sequences, features, hidden units (default: 32,128,128)"
     )
     benchmark.add_argument(
-        "--way", choices=["store", "recompute", "checkpoint", "truncated"], nargs="+", help="these, and store (default: all)"
+        "--way",
+        choices=["store", "recompute-half", "recompute", "checkpoint", "truncated"],
+        nargs="+",
+        help="these, and store (default: all)",
     )
     benchmark.add_argument("--segment", metavar="K", type=positive_integer, help="steps between two checkpoints (default: sqrt(T))")
     benchmark.add_argument("--chunk", metavar="K", type=positive_integer, default=50, help="steps after which truncated cuts (default: 50)")
