@@ -268,7 +268,8 @@ def _summary(result: Mapping[str, Any], T: int) -> str:
     for fit in result["fits"]:
         values = [fit[f"{what}_bytes_per_cell"] for what in ("kept", "on_paper", "peak")]
         rows.append((LABELS[fit["library"]] + fit["way"], *("-" if value is None else f"{value:.2f}" for value in values)))
-    lines = [report.table(("bytes per step and cell, fitted", "kept", "on paper", "peak"), rows), ""]
+    several = len({r["T"] for r in result["results"]}) > 1
+    lines = [report.table(("bytes per step and cell, fitted", "kept", "on paper", "peak"), rows), ""] if several else []
     last = {(r["library"], r["way"]): r for r in result["results"] if r["T"] == T}
     torch = last.get(("torch", "store"))
     for way in ("recompute-half", "recompute"):
