@@ -226,11 +226,18 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
             x, y = [r["value"] for r in rows], [1e3 * r["summary"].median for r in rows]
             axes.plot(x, y, "o", markersize=3, color=colors[entry["library"]])
             if entry["half"] is not None:
-                line = [value for value in x if value >= entry["from"]]
-                axes.plot(line, [1e3 * entry["half"].factor * v ** entry["half"].exponent for v in line], color=colors[entry["library"]])
+                half = [value for value in x if value >= entry["from"]]
+                axes.plot(half, [1e3 * entry["half"].factor * v ** entry["half"].exponent for v in half], color=colors[entry["library"]])
             exponent = "" if entry["half"] is None else f" {entry['half'].exponent:.2f}"
             ends.append((x[-1], y[-1], LABELS[entry["library"]] + exponent, colors[entry["library"]]))
         axes.set(xscale="log", yscale="log", xlabel=axis, title=f"time over {axis}")
+        if axis == "threads":
+            shape = rows[0]["shape"]
+            axes.set_title(f"over threads, N={shape['N']}, H={shape['H']}")
+            axes.set_xticks(x, labels=map(str, x))
+            axes.minorticks_off()
+            axes.set_ylim(min(min(line.get_ydata()) for line in axes.lines) / 2, max(max(line.get_ydata()) for line in axes.lines) * 2)
+            axes.yaxis.set_major_formatter("{x:g}")
         axes.grid(alpha=0.3)
         curves.label_ends(axes, ends)
     picture.axes[0].set_ylabel("ms, forward and backward")
