@@ -7,7 +7,9 @@ the H units of a row takes L at a time (L fills a register),
     store(c, at, x * y + 1, None)
 
 and the last few, where H is no multiple of L, with `left`: how many are left, which is a type of its own (None: all are there), so that
-the function which holds the equations is compiled for both. Arrays are C-contiguous, `at` is the index of an element in that order.
+the function which holds the equations is compiled for both. Arrays are C-contiguous, `at` is the index of an element in that order. In
+place of an array stands its `pointer` wherever a loop hands it to a function: Numba counts the references to an array, in a number that
+all threads share, and counting takes longer than arithmetic.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from minirnn.kernels.tile import VECTOR
 from minirnn.kernels.tile import _Lanes as Lanes
 
 _extending: Any = extending
+_types: Any = types
 _overload: Callable[..., Callable[[Any], Any]] = extending.overload
 _intrinsic: Callable[[Any], Any] = extending.intrinsic
 _infer: Any = infer_global
@@ -86,12 +89,26 @@ _arithmetic(operator.neg, "fneg")
 def _place(context: Any, builder: Any, signature: Any, values: Any) -> tuple[Lanes, Any, Any]:
     """Of (array, at, ..., left): the lanes, the address of the element, and the mask of those that are left, or None."""
     of = Lanes(context, builder, signature.args[0].dtype)
-    at = builder.gep(of.pointer(signature.args[0], values[0]), [values[1]])
+    at = builder.gep(_start(of, signature.args[0], values[0]), [values[1]])
     return of, at, None if isinstance(signature.args[-1], types.NoneType) else of.first(values[-1])
 
 
 def _left(left: Any) -> Any:
     return left if isinstance(left, types.NoneType) else types.intp
+
+
+@_intrinsic
+def pointer(context: Any, array: Any) -> Any:
+    """Where an array begins."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return Lanes(context, builder, array.dtype).pointer(array, values[0])
+
+    return _types.CPointer(array.dtype)(array), generate
+
+
+def _start(of: Lanes, kind: Any, value: Any) -> Any:
+    return of.pointer(kind, value) if isinstance(kind, types.Array) else value
 
 
 @_intrinsic
@@ -129,7 +146,7 @@ def fetch(context: Any, array: Any, at: Any) -> Any:
         name, pointer = "llvm.prefetch.p0", ir.IntType(8).as_pointer()
         known = builder.module.globals.get(name)
         function = known or ir.Function(builder.module, ir.FunctionType(ir.VoidType(), [pointer, number, number, number]), name)
-        place = builder.bitcast(builder.gep(of.pointer(array, values[0]), [values[1]]), pointer)
+        place = builder.bitcast(builder.gep(_start(of, array, values[0]), [values[1]]), pointer)
         builder.call(function, [place, number(0), number(3), number(1)])
         return context.get_dummy_value()
 

@@ -21,7 +21,7 @@ from minirnn.kernels.packed import previous
 from minirnn.kernels.pointwise import sigmoid, tanh
 from minirnn.kernels.product import columns_into, empty, gates_into, lanes, multiply_3, multiply_4, padded
 from minirnn.kernels.rows import rows_into
-from minirnn.kernels.vectors import lanes_of, load, store, zeros
+from minirnn.kernels.vectors import lanes_of, load, pointer, store, zeros
 
 in_place = True
 
@@ -98,26 +98,26 @@ def _forward(
     gates_into(w_hh.reshape(-1), 3, H, H, panels, count * p // P, count * (p + 1) // P)
     meet(counter, P)
     q, stride, first, last = part(p, P, by_units, count)
-    h_before, at, start = h0, 0, 0
+    z, b_hn, gates, hn, h, h_n, a = pointer(z), pointer(b_hn), pointer(gates), pointer(hn), pointer(h), pointer(h_n), pointer(a[p])
+    h_before, at, start = pointer(h0), 0, 0
     for t in range(len(batch_sizes)):
         rows = (batch_sizes[t] - q + stride - 1) // stride  # of this thread
         going_on = batch_sizes[t + 1] if t + 1 < len(batch_sizes) else 0
         panel = first
         while panel < last and rows > 0:
             end, a_panel = (panel + 1, 0) if rows > 1 else (last, 3 * L)
-            multiply_3(h_before, (at + q) * H, stride * H, rows, H, panels, count, a[p], a_panel, 3 * L, L, panel, end)  # (1.1)
+            multiply_3(h_before, (at + q) * H, stride * H, rows, H, panels, count, a, a_panel, 3 * L, L, panel, end)  # (1.1)
             for k in range(rows):
                 sequence = q + k * stride
                 row, before = start + sequence, at + sequence
                 for j in range(panel * L, end * L, L):
                     of_a = j * 3 if rows == 1 else k * 3 * L
                     if j + L <= H:
-                        _cell(H, row, before, j, None, z, a[p], of_a, b_hn, h_before, gates, hn, h)
+                        _cell(H, L, row, before, j, None, z, a, of_a, b_hn, h_before, gates, hn, h)
                     else:
-                        _cell(H, row, before, j, H - j, z, a[p], of_a, b_hn, h_before, gates, hn, h)
-                if sequence >= going_on:
-                    for j in range(panel * L, min(end * L, H)):
-                        h_n[sequence, j] = h[row, j]
+                        _cell(H, L, row, before, j, H - j, z, a, of_a, b_hn, h_before, gates, hn, h)
+                    if sequence >= going_on:
+                        store(h_n, sequence * H + j, load(h, row * H + j, H - j), H - j)
             panel = end
         if by_units:
             meet(counter, (t + 2) * P)
@@ -137,6 +137,7 @@ def _gates(z_r: float, z_u: float, z_n: float, a_r: float, a_u: float, a_n: floa
 @njit(error_model="numpy")
 def _cell(
     H: int,
+    L: int,
     row: int,
     before: int,
     j: int,
@@ -151,7 +152,7 @@ def _cell(
     h: Array,
 ) -> None:
     """The units j .. j + L - 1 of one row."""
-    L, at = lanes_of(z), row * 3 * H + j
+    at = row * 3 * H + j
     z_r, z_u, z_n = load(z, at, left), load(z, at + H, left), load(z, at + 2 * H, left)
     a_r, a_u, a_n = load(a, of_a, None), load(a, of_a + L, None), load(a, of_a + 2 * L, None)
     r, u, hn_t, n = _gates(z_r, z_u, z_n, a_r, a_u, a_n, load(b_hn, j, left))
@@ -192,24 +193,30 @@ def _backward(
     unit, until = first * 4 * L, min(last * 4 * L, H)
     for sequence in range(q, N, stride):
         product[sequence * width + unit : sequence * width + until] = 0
-    start = len(h)
+    start, has_dh, one = len(h), dh.size > 0, h.dtype.type(1)
+    of_gates, of_hn, of_h, of_h0, of_dh, of_dh_t = pointer(gates), pointer(hn), pointer(h), pointer(h0), pointer(dh), pointer(dh_t)
+    of_product, own, of_da, of_dz = pointer(product), pointer(product[q * width :]), pointer(da), pointer(dz)
     for t in range(len(batch_sizes) - 1, -1, -1):
         start -= batch_sizes[t]
         at = start - batch_sizes[t - 1] if t > 0 else 0
-        h_before = h if t > 0 else h0
+        h_before = of_h if t > 0 else of_h0
         rows = (batch_sizes[t] - q + stride - 1) // stride  # of this thread
         for sequence in range(q, batch_sizes[t], stride):
-            row, before, of_product = start + sequence, at + sequence, sequence * width
+            row, before = start + sequence, at + sequence
             for j in range(unit, until, L):
+                state = sequence * H + j
+                dh_row = load(of_dh_t, state, H - j) + load(of_product, sequence * width + j, None)  # (2.7) of the step after
+                if has_dh:
+                    dh_row = dh_row + load(of_dh, row * H + j, H - j)  # (2.2)
                 if j + L <= H:
-                    _cell_backward(H, row, before, sequence, j, None, gates, hn, h_before, dh, product, of_product, dh_t, da, dz)
+                    _cell_backward(H, row, before, j, None, one, of_gates, of_hn, h_before, dh_row, of_dh_t, state, of_da, of_dz)
                 else:
-                    _cell_backward(H, row, before, sequence, j, H - j, gates, hn, h_before, dh, product, of_product, dh_t, da, dz)
+                    _cell_backward(H, row, before, j, H - j, one, of_gates, of_hn, h_before, dh_row, of_dh_t, state, of_da, of_dz)
         if by_units:
             meet(counter, (len(batch_sizes) - t + 1) * P)
         if rows > 0 and last > first:
-            of_da, own = (start + q) * 3 * H, product[q * width :]
-            multiply_4(da, of_da, stride * 3 * H, rows, 3 * H, panels, count, own, 4 * L, stride * width, L, first, last)
+            of_row = (start + q) * 3 * H
+            multiply_4(of_da, of_row, stride * 3 * H, rows, 3 * H, panels, count, own, 4 * L, stride * width, L, first, last)
     for sequence in range(q, N, stride):
         for j in range(unit, until):
             dh_t[sequence, j] += product[sequence * width + j]  # (2.7)
@@ -220,32 +227,28 @@ def _cell_backward(
     H: int,
     row: int,
     before: int,
-    sequence: int,
     j: int,
     left: int | None,
+    one: float,
     gates: Array,
     hn: Array,
     h_before: Array,
-    dh: Array,
-    product: Array,
-    of_product: int,
+    dh_row: Array,
     dh_t: Array,
+    state: int,
     da: Array,
     dz: Array,
 ) -> None:
-    """The units j .. j + L - 1 of one row; dz may be the gates. (2.7) of the step before is finished here, of this one begun."""
-    at, one = row * 3 * H + j, h_before.dtype.type(1)
+    """The units j .. j + L - 1 of one row; dz may be the gates."""
+    at = row * 3 * H + j
     r, u, n = load(gates, at, left), load(gates, at + H, left), load(gates, at + 2 * H, left)
-    dh_row = load(dh_t, sequence * H + j, left) + load(product, of_product + j, None)
-    if dh.size:
-        dh_row = dh_row + load(dh, row * H + j, left)  # (2.2)
     dz_n = dh_row * (one - u) * (one - n * n)  # (2.3)
     dz_u = dh_row * (load(h_before, before * H + j, left) - n) * u * (one - u)  # (2.4)
     dz_r = dz_n * load(hn, row * H + j, left) * r * (one - r)  # (2.5)
     store(da, at, dz_r, left)  # (2.6)
     store(da, at + H, dz_u, left)
     store(da, at + 2 * H, dz_n * r, left)
-    store(dh_t, sequence * H + j, dh_row * u, left)
+    store(dh_t, state, dh_row * u, left)  # (2.7), but for the product
     store(dz, at, dz_r, left)
     store(dz, at + H, dz_u, left)
     store(dz, at + 2 * H, dz_n, left)
@@ -255,6 +258,7 @@ def _cell_backward(
 def _gates_of_rows(p: int, P: int, z: Array, a: Array, b_hn: Array, hn: Array) -> None:
     """In place of z, for the p-th part of the rows."""
     (S, H), L = hn.shape, lanes_of(z)
+    z, a, b_hn, hn = pointer(z), pointer(a), pointer(b_hn), pointer(hn)
     for row in range(S * p // P, S * (p + 1) // P):
         for j in range(0, H, L):
             if j + L <= H:
@@ -284,6 +288,7 @@ def _step(p: int, P: int, x: Array, h: Array, w_ih: Array, w_hh: Array, b_ih: Ar
     for gate in range(3):
         rows_into(w_ih, gate * H + unit, gate * H + until, x, b_ih, z)
         rows_into(w_hh, gate * H + unit, gate * H + until, h, b_hh, a)  # (1.1)
+    z, a, h, h_t = pointer(z), pointer(a), pointer(h), pointer(h_t)
     for n in range(N):
         for j in range(unit, until, L):
             if j + L <= H:

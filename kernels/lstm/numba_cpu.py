@@ -27,7 +27,7 @@ from minirnn.kernels.packed import previous
 from minirnn.kernels.pointwise import sigmoid, tanh
 from minirnn.kernels.product import columns_into, empty, gates_into, lanes, multiply_4, padded
 from minirnn.kernels.rows import rows_into
-from minirnn.kernels.vectors import lanes_of, load, store
+from minirnn.kernels.vectors import lanes_of, load, pointer, store
 
 in_place = True
 
@@ -116,26 +116,27 @@ def _forward(
     gates_into(w_hh.reshape(-1), 4, H, H, panels, count * p // P, count * (p + 1) // P)
     meet(counter, P)
     q, stride, first, last = part(p, P, by_units, count)
-    h_before, c_before, at, start = h0, c0, 0, 0
+    z, gates, c, h, c_n, h_n, a = pointer(z), pointer(gates), pointer(c), pointer(h), pointer(c_n), pointer(h_n), pointer(a[p])
+    h_before, c_before, at, start = pointer(h0), pointer(c0), 0, 0
     for t in range(len(batch_sizes)):
         n = (batch_sizes[t] - q + stride - 1) // stride  # rows of this thread
         going_on = batch_sizes[t + 1] if t + 1 < len(batch_sizes) else 0
         panel = first
         while panel < last and n > 0:
             end, a_panel = (panel + 1, 0) if n > 1 else (last, 4 * L)
-            multiply_4(h_before, (at + q) * H, stride * H, n, H, panels, count, a[p], a_panel, 4 * L, L, panel, end)  # (1.1)
+            multiply_4(h_before, (at + q) * H, stride * H, n, H, panels, count, a, a_panel, 4 * L, L, panel, end)  # (1.1)
             for r in range(n):
                 sequence = q + r * stride
                 row, before = start + sequence, at + sequence
                 for j in range(panel * L, end * L, L):
-                    of_a = r * 4 * L + j * 4 if n == 1 else r * 4 * L
+                    of_a = j * 4 if n == 1 else r * 4 * L
                     if j + L <= H:
-                        _cell(H, row, before, j, None, z, a[p], of_a, c_before, gates, c, h)
+                        _cell(H, L, row, before, j, None, z, a, of_a, c_before, gates, c, h)
                     else:
-                        _cell(H, row, before, j, H - j, z, a[p], of_a, c_before, gates, c, h)
-                if sequence >= going_on:
-                    for j in range(panel * L, min(end * L, H)):
-                        h_n[sequence, j], c_n[sequence, j] = h[row, j], c[row, j]
+                        _cell(H, L, row, before, j, H - j, z, a, of_a, c_before, gates, c, h)
+                    if sequence >= going_on:
+                        store(h_n, sequence * H + j, load(h, row * H + j, H - j), H - j)
+                        store(c_n, sequence * H + j, load(c, row * H + j, H - j), H - j)
             panel = end
         if by_units:
             meet(counter, (t + 2) * P)
@@ -162,6 +163,7 @@ def _states(i: float, f: float, g: float, o: float, c_before: float) -> tuple[fl
 @njit(error_model="numpy")
 def _cell(
     H: int,
+    L: int,
     row: int,
     before: int,
     j: int,
@@ -175,7 +177,7 @@ def _cell(
     h: Array,
 ) -> None:
     """The units j .. j + L - 1 of one row."""
-    L, at = lanes_of(z), row * 4 * H + j
+    at = row * 4 * H + j
     a_i = load(z, at, left) + load(a, of_a, None)
     a_f = load(z, at + H, left) + load(a, of_a + L, None)
     a_g = load(z, at + 2 * H, left) + load(a, of_a + 2 * L, None)
@@ -220,24 +222,33 @@ def _backward(
     for sequence in range(q, N, stride):
         for j in range(unit, until):
             dh_t[sequence * width + j] = dh0[sequence, j]
-    start = len(c)
+    start, has_dh, has_dc = len(c), dh.size > 0, dc.size > 0
+    one = c.dtype.type(1)
+    of_gates, of_c, of_c0, of_dc_t, of_dh_t, of_dz = pointer(gates), pointer(c), pointer(c0), pointer(dc_t), pointer(dh_t), pointer(dz)
+    of_dh, of_dc, own = pointer(dh), pointer(dc), pointer(dh_t[q * width :])
     for t in range(len(batch_sizes) - 1, -1, -1):
         start -= batch_sizes[t]
         at = start - batch_sizes[t - 1] if t > 0 else 0
-        c_before = c if t > 0 else c0
+        c_before = of_c if t > 0 else of_c0
         n = (batch_sizes[t] - q + stride - 1) // stride  # rows of this thread
         for sequence in range(q, batch_sizes[t], stride):
-            row, before, of_dh = start + sequence, at + sequence, sequence * width
+            row, before = start + sequence, at + sequence
             for j in range(unit, until, L):
+                state, of_dh_row = sequence * H + j, sequence * width + j
+                dh_row, dc_row = load(of_dh_t, of_dh_row, None), load(of_dc_t, state, H - j)
+                if has_dh:
+                    dh_row = dh_row + load(of_dh, row * H + j, H - j)  # (2.2)
+                if has_dc:
+                    dc_row = dc_row + load(of_dc, row * H + j, H - j)  # (2.3)
                 if j + L <= H:
-                    _cell_backward(H, row, before, sequence, j, None, gates, c, c_before, dh, dc, dh_t, of_dh, dc_t, dz)
+                    _cell_backward(H, row, before, j, None, one, of_gates, of_c, c_before, dh_row, dc_row, of_dc_t, state, of_dz)
                 else:
-                    _cell_backward(H, row, before, sequence, j, H - j, gates, c, c_before, dh, dc, dh_t, of_dh, dc_t, dz)
+                    _cell_backward(H, row, before, j, H - j, one, of_gates, of_c, c_before, dh_row, dc_row, of_dc_t, state, of_dz)
         if by_units:
             meet(counter, (len(batch_sizes) - t + 1) * P)
         if n > 0 and last > first:
-            of_dz, own = (start + q) * 4 * H, dh_t[q * width :]
-            multiply_4(dz, of_dz, stride * 4 * H, n, 4 * H, panels, count, own, 4 * L, stride * width, L, first, last)  # (2.10)
+            of_row = (start + q) * 4 * H
+            multiply_4(of_dz, of_row, stride * 4 * H, n, 4 * H, panels, count, own, 4 * L, stride * width, L, first, last)  # (2.10)
     for sequence in range(q, N, stride):
         for j in range(unit, until):
             dh0[sequence, j] = dh_t[sequence * width + j]
@@ -248,34 +259,28 @@ def _cell_backward(
     H: int,
     row: int,
     before: int,
-    sequence: int,
     j: int,
     left: int | None,
+    one: float,
     gates: Array,
     c: Array,
     c_before: Array,
-    dh: Array,
-    dc: Array,
-    dh_t: Array,
-    of_dh: int,
+    dh_row: Array,
+    dc_row: Array,
     dc_t: Array,
+    state: int,
     dz: Array,
 ) -> None:
     """The units j .. j + L - 1 of one row; dz may be the gates."""
-    at, one = row * 4 * H + j, c.dtype.type(1)
+    at = row * 4 * H + j
     i, f, g, o = load(gates, at, left), load(gates, at + H, left), load(gates, at + 2 * H, left), load(gates, at + 3 * H, left)
-    dh_row, dc_row = load(dh_t, of_dh + j, None), load(dc_t, sequence * H + j, left)
-    if dh.size:
-        dh_row = dh_row + load(dh, row * H + j, left)  # (2.2)
-    if dc.size:
-        dc_row = dc_row + load(dc, row * H + j, left)  # (2.3)
     tanh_c = tanh(load(c, row * H + j, left))
     da_o = dh_row * tanh_c * o * (one - o)  # (2.4)
     dc_row = dc_row + dh_row * o * (one - tanh_c * tanh_c)  # (2.5)
     da_i = dc_row * g * i * (one - i)  # (2.6)
     da_f = dc_row * load(c_before, before * H + j, left) * f * (one - f)  # (2.7)
     da_g = dc_row * i * (one - g * g)  # (2.8)
-    store(dc_t, sequence * H + j, dc_row * f, left)  # (2.9)
+    store(dc_t, state, dc_row * f, left)  # (2.9)
     store(dz, at, da_i, left)
     store(dz, at + H, da_f, left)
     store(dz, at + 2 * H, da_g, left)
@@ -286,6 +291,7 @@ def _cell_backward(
 def _gates_of_rows(p: int, P: int, a: Array) -> None:
     """In place, for the p-th part of the rows."""
     S, H, L = len(a), a.shape[1] // 4, lanes_of(a)
+    a = pointer(a)
     for row in range(S * p // P, S * (p + 1) // P):
         for j in range(0, H, L):
             if j + L <= H:
@@ -326,6 +332,7 @@ def _step(
     for gate in range(4):
         rows_into(w_ih, gate * H + unit, gate * H + until, x, b_ih, a)
         rows_into(w_hh, gate * H + unit, gate * H + until, h, b_hh, a)  # (1.1)
+    a, c, c_t, h_t = pointer(a), pointer(c), pointer(c_t), pointer(h_t)
     for n in range(N):
         for j in range(unit, until, L):
             if j + L <= H:

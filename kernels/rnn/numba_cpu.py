@@ -19,7 +19,7 @@ from minirnn.kernels.pointwise import tanh
 from minirnn.kernels.product import columns_into, empty, lanes, multiply_4, padded
 from minirnn.kernels.rows import rows_into
 from minirnn.kernels.tile import transpose
-from minirnn.kernels.vectors import at_most, lanes_of, load, store
+from minirnn.kernels.vectors import at_most, lanes_of, load, pointer, store
 
 in_place = True
 
@@ -98,26 +98,27 @@ def _forward(
             transpose(w_hh, j * H + k, H, H - j, H - k, panels, (j // (4 * L) * H + k) * 4 * L + j % (4 * L), 4 * L)
     meet(counter, P)
     q, stride, first, last = part(p, P, by_units, count)
-    h_before, at, start = h0, 0, 0
+    zero = h.dtype.type(0)
+    z, h, h_n, a = pointer(z), pointer(h), pointer(h_n), pointer(a[p])
+    h_before, at, start = pointer(h0), 0, 0
     for t in range(len(batch_sizes)):
         n = (batch_sizes[t] - q + stride - 1) // stride  # rows of this thread
         going_on = batch_sizes[t + 1] if t + 1 < len(batch_sizes) else 0
         panel = first
         while panel < last and n > 0:
             end, a_panel = (panel + 1, 0) if n > 1 else (last, 4 * L)
-            multiply_4(h_before, (at + q) * H, stride * H, n, H, panels, count, a[p], a_panel, 4 * L, L, panel, end)  # (1.1)
+            multiply_4(h_before, (at + q) * H, stride * H, n, H, panels, count, a, a_panel, 4 * L, L, panel, end)  # (1.1)
             for r in range(n):
                 sequence = q + r * stride
                 row = start + sequence
                 for j in range(panel * 4 * L, min(end * 4 * L, H), L):
                     of_a = j if n == 1 else r * 4 * L + j - panel * 4 * L
                     if j + L <= H:
-                        _cell(is_tanh, row * H + j, None, z, a[p], of_a, h)
+                        _cell(is_tanh, zero, row * H + j, None, z, a, of_a, h)
                     else:
-                        _cell(is_tanh, row * H + j, H - j, z, a[p], of_a, h)
-                if sequence >= going_on:
-                    for j in range(panel * 4 * L, min(end * 4 * L, H)):
-                        h_n[sequence, j] = h[row, j]
+                        _cell(is_tanh, zero, row * H + j, H - j, z, a, of_a, h)
+                    if sequence >= going_on:
+                        store(h_n, sequence * H + j, load(h, row * H + j, H - j), H - j)
             panel = end
         if by_units:
             meet(counter, (t + 2) * P)
@@ -126,9 +127,9 @@ def _forward(
 
 
 @njit(error_model="numpy")
-def _cell(is_tanh: bool, at: int, left: int | None, z: Array, a: Array, of_a: int, h: Array) -> None:
+def _cell(is_tanh: bool, zero: float, at: int, left: int | None, z: Array, a: Array, of_a: int, h: Array) -> None:
     """The L units of one row from element `at` on."""
-    store(h, at, _phi(is_tanh, load(z, at, left) + load(a, of_a, None), h.dtype.type(0)), left)  # (1.2)
+    store(h, at, _phi(is_tanh, load(z, at, left) + load(a, of_a, None), zero), left)  # (1.2)
 
 
 @njit(error_model="numpy")
@@ -163,34 +164,35 @@ def _backward(
     for sequence in range(q, N, stride):
         for j in range(unit, until):
             dh_t[sequence * width + j] = dh0[sequence, j]
-    start = len(h)
+    start, has_dh = len(h), dh.size > 0
+    zero, one = h.dtype.type(0), h.dtype.type(1)
+    of_h, of_dh, of_dh_t, own, of_dz = pointer(h), pointer(dh), pointer(dh_t), pointer(dh_t[q * width :]), pointer(dz)
     for t in range(len(batch_sizes) - 1, -1, -1):
         start -= batch_sizes[t]
         n = (batch_sizes[t] - q + stride - 1) // stride  # rows of this thread
         for sequence in range(q, batch_sizes[t], stride):
             row = start + sequence
             for j in range(unit, until, L):
+                dh_row = load(of_dh_t, sequence * width + j, None)
+                if has_dh:
+                    dh_row = dh_row + load(of_dh, row * H + j, H - j)  # (2.2)
                 if j + L <= H:
-                    _cell_backward(is_tanh, row * H + j, None, h, dh, dh_t, sequence * width + j, dz)
+                    _cell_backward(is_tanh, zero, one, row * H + j, None, of_h, dh_row, of_dz)
                 else:
-                    _cell_backward(is_tanh, row * H + j, H - j, h, dh, dh_t, sequence * width + j, dz)
+                    _cell_backward(is_tanh, zero, one, row * H + j, H - j, of_h, dh_row, of_dz)
         if by_units:
             meet(counter, (len(batch_sizes) - t + 1) * P)
         if n > 0 and last > first:
-            own = dh_t[q * width :]
-            multiply_4(dz, (start + q) * H, stride * H, n, H, panels, count, own, 4 * L, stride * width, L, first, last)  # (2.4)
+            multiply_4(of_dz, (start + q) * H, stride * H, n, H, panels, count, own, 4 * L, stride * width, L, first, last)  # (2.4)
     for sequence in range(q, N, stride):
         for j in range(unit, until):
             dh0[sequence, j] = dh_t[sequence * width + j]
 
 
 @njit(error_model="numpy")
-def _cell_backward(is_tanh: bool, at: int, left: int | None, h: Array, dh: Array, dh_t: Array, of_dh: int, dz: Array) -> None:
+def _cell_backward(is_tanh: bool, zero: float, one: float, at: int, left: int | None, h: Array, dh_row: Array, dz: Array) -> None:
     """The L units of one row from element `at` on."""
-    h_t, dh_row = load(h, at, left), load(dh_t, of_dh, None)
-    zero, one = h.dtype.type(0), h.dtype.type(1)
-    if dh.size:
-        dh_row = dh_row + load(dh, at, left)  # (2.2)
+    h_t = load(h, at, left)
     store(dz, at, dh_row * (one - h_t * h_t) if is_tanh else at_most(h_t, zero, zero, dh_row), left)  # (2.3)
 
 
@@ -215,6 +217,7 @@ def _step(
     rows_into(w_ih, unit, until, x, b_ih, a)
     rows_into(w_hh, unit, until, h, b_hh, a)  # (1.1)
     zero = h.dtype.type(0)
+    a, h_t = pointer(a), pointer(h_t)
     for n in range(N):
         for j in range(unit, until, L):
             store(h_t, n * H + j, _phi(is_tanh, load(a, n * H + j, H - j), zero), H - j)  # (1.2)
