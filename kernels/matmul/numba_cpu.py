@@ -31,7 +31,6 @@ HEIGHT = TALLEST[VECTORS]  # rows of a tile
 ROWS = 170 * HEIGHT  # of a block of a, where it is packed
 RUN = 128  # k's that a row of b^T is read along
 STRIP = 8  # rows of a^T that are packed together: they share a set of the first cache where their length is a power of 2
-OPERATIONS = 32  # of a multiply-add, as `workers` counts them
 
 _tile_4, _tile_2, _tile_1 = (tiles(V, HEIGHT, 1) for V in (4, 2, 1))
 
@@ -66,12 +65,14 @@ def blocked(a: Array, b: Array, bias: Array | None = None, out: Array | None = N
     c, c_row, _ = _flat(result)
     start, start_row, starts = (c, c_row, accumulate) if bias is None else (np.ascontiguousarray(bias), 0, True)
     by_rows = M > N
-    P = workers.groups(-(-M // HEIGHT) if by_rows else -(-N // lanes(dtype)), OPERATIONS * M * K * N)
+    operations = 2 * M * K * N
+    P = min(-(-M // HEIGHT) if by_rows else -(-N // lanes(dtype)), workers.threads(operations))
     packed = min(M, ROWS) if a_k > 1 else 0
     line = 64 // a.itemsize
     size = padded(min(K, DEEPEST) * (PANELS * VECTORS * lanes(dtype) + packed), line)
     scratch = np.empty(P * size + line, dtype)
-    workers.run(_part, P, by_rows, a, a_row, a_k, b, b_k, b_column, c, c_row, start, start_row, starts, M, K, N, scratch, size)
+    operands = (by_rows, a, a_row, a_k, b, b_k, b_column, c, c_row, start, start_row, starts, M, K, N, scratch, size)
+    workers.run(_part, P, *operands, worth_waking=operations > 2 * workers.WORTH)
     return result
 
 

@@ -91,16 +91,18 @@ def run(arguments: argparse.Namespace) -> int:
             sides = {"numpy": library, "ours": ours}
             for side, worker in sides.items():
                 worker.call("prepare", side=side, case=list(case), dtype=arguments.dtype, threads=threads)
-            turns: dict[str, Callable[[], float]] = {
-                side: (lambda worker=worker: worker.call("take_turn")) for side, worker in sides.items()
-            }
-            times = interleave(turns, arguments.rounds, after=lambda _, case=case: progress.advance(SECONDS, _named(case)))
+            turns = {side: partial(worker.call, "take_turn") for side, worker in sides.items()}
+            times = interleave(turns, arguments.rounds, after=partial(_advance, progress, case))
             results.append(_result(case, times, peak))
     report = {"machine": machine(threads, load), "dtype": arguments.dtype, "peak": peak, "results": results}
     print(to_json(report) if arguments.json else _told(report))
     if arguments.out:
         write_json(report, arguments.out)
     return 0
+
+
+def _advance(progress: Progress, case: Case, _: str) -> None:
+    progress.advance(SECONDS, _named(case))
 
 
 def _result(case: Case, times: dict[str, list[float]], peak: float) -> dict[str, Any]:

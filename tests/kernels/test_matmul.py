@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -75,13 +76,18 @@ def test_within_the_bounds_of_rounding(M: int, K: int, N: int, dtype: Any, of_a:
         assert np.isnan(out.base[:, N + 2 :]).all()
 
 
+def _awake(run: Any, *arguments: Any, **options: Any) -> None:
+    run(*arguments, **{**options, "worth_waking": True})
+
+
 @given(lengths, depths, lengths, dtypes, layouts, layouts)
 def test_any_number_of_threads_gives_the_same_bits(M: int, K: int, N: int, dtype: Any, of_a: str, of_b: str) -> None:
     a, b = laid(draw(M, K, dtype=dtype), of_a), laid(draw(K, N, dtype=dtype, seed=1), of_b)
     results = []
     for threads in range(1, 5):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(workers, "groups", lambda most, operations, threads=threads: max(1, min(most, threads)))
+            patch.setattr(workers, "threads", lambda operations, threads=threads: threads)
+            patch.setattr(workers, "run", partial(_awake, workers.run))
             results.append(blocked(a, b))
     for other in results[1:]:
         np.testing.assert_array_equal(other, results[0])
