@@ -46,7 +46,7 @@ def _over_blocks(V: int) -> Callable[..., None]:
         lines: Array,
     ) -> None:
         """Thread p's blocks. Lanes beyond J would overwrite what comes next, so a panel that has such goes by way of `scratch`."""
-        B, width = len(blocks), scratch.size // P // BLOCK
+        B, width = len(blocks), V * (VECTOR // out.itemsize)
         own = p * BLOCK * width
         size = panels.size // (start.size // width)  # of a panel with all phases
         for unit in range(p * N * B // P, (p + 1) * N * B // P):

@@ -43,6 +43,19 @@ class Plan(NamedTuple):
     blocks: Array  # (B, 5)  first row, rows, first offset, offsets G, numbers of a panel vector that come before this phase's
     whole: bool  # whether every pixel of the result belongs to some row
 
+    @property
+    def products(self) -> int:
+        """Multiply-adds for each channel of the result."""
+        return int(self.blocks[:, 1] @ self.blocks[:, 3]) * self.run
+
+
+class Sums(NamedTuple):
+    """Where the numbers of the gradient of w lie, K = (u, v, c)."""
+
+    elements: Array  # (K,)  from the begin of a window
+    lines: Array  # (P,)  where the first window of each row of places begins, from the begin of an image
+    outs: Array  # (K,)  where the sums of an element go
+
 
 def forward(x: Array, w: Array, b: Array | None, geometry: Geometry) -> tuple[Array, Array]:
     """x (N, C, H, W), w (F, C, U, V), b (F,) or None, float32 or float64 -> y (N, F, P, Q), and what `backward` needs"""
@@ -51,7 +64,7 @@ def forward(x: Array, w: Array, b: Array | None, geometry: Geometry) -> tuple[Ar
     plan = _windows(C, F, (H, W), (U, V), geometry)
     kept = _channels_last(x, plan.around)
     vectors = _vectors(F, x.dtype)
-    bias = np.zeros(padded(F, vectors * lanes(x.dtype)), x.dtype)
+    bias = _start(F, vectors, x.dtype)
     if b is not None:
         bias[:F] = b
     y = empty(N * P * Q * F, x.dtype)
@@ -78,32 +91,27 @@ def _images(dy: Array, w: Array, geometry: Geometry, image: Pair) -> Array:
     dx = empty(N * H * W * C, dy.dtype)
     if not plan.whole:
         dx[:] = 0
-    start = np.zeros(padded(C, vectors * lanes(dy.dtype)), dy.dtype)
-    _convolve(
-        _channels_last(dy, plan.around), plan, _panels(w, plan, C, U * V, C * U * V, F, vectors), start, dx.reshape(N, H * W, C), vectors
-    )
+    panels = _panels(w, plan, C, U * V, C * U * V, F, vectors)
+    _convolve(_channels_last(dy, plan.around), plan, panels, _start(C, vectors, dy.dtype), dx.reshape(N, H * W, C), vectors)
     return dx.reshape(N, H, W, C).transpose(0, 3, 1, 2)
 
 
 def _weights(dy: Array, w: Array, kept: Array, geometry: Geometry) -> tuple[Array, Array]:
     """dw and db: (2), (3)"""
-    (N, F, P, Q), (_, C, U, V), (s, r) = dy.shape, w.shape, geometry.stride
+    (N, F, P, Q), (_, C, U, V), (_, r) = dy.shape, w.shape, geometry.stride
     vectors = _vectors(F, dy.dtype)
     columns = padded(F, vectors * lanes(dy.dtype))
     rows = _channels_last(dy, (0, 0, 0, 0)).reshape(-1, F)  # (N P Q, F)
     if columns > F:
         rows = np.pad(rows, ((0, 0), (0, columns - F)))
-    _, _, width, _ = kept.shape
-    (d, e), K = geometry.dilation, U * V * C
-    u, v, c = np.ogrid[:U, :V, :C]
-    elements = ((u * d * width + v * e) * C + c).reshape(-1)  # (K,)
-    lines = np.arange(P) * (s * width * C)  # (P,)
+    K = C * U * V
+    sums = _sums(C, (P, Q), (U, V), kept.shape[2], columns, geometry)
     dw, dwt, parts = np.empty(w.shape, dy.dtype), np.zeros(K * columns, dy.dtype), np.zeros((N, columns), dy.dtype)
     operations = 2.0 * K * rows.size
     count = workers.groups(-(-K // HEIGHTS[vectors][0]), operations)
-    arguments = (kept.reshape(-1), kept[:1].size, elements, r * C, lines, rows.reshape(-1), columns, Q, dwt)
-    workers.run(WEIGH[vectors], count, *arguments, np.arange(K) * columns, C, dw.reshape(-1), parts)
-    return dw, parts.sum(axis=0)[:F]
+    arguments = (kept.reshape(-1), kept[:1].size, sums.elements, r * C, sums.lines, rows.reshape(-1), columns, Q, dwt, sums.outs, C)
+    workers.run(WEIGH[vectors], count, *arguments, dw.reshape(-1), parts)
+    return dw, parts[:, :F].sum(axis=0)
 
 
 def _convolve(images: Array, plan: Plan, panels: Array, start: Array, out: Array, vectors: int) -> None:
@@ -112,11 +120,16 @@ def _convolve(images: Array, plan: Plan, panels: Array, start: Array, out: Array
     if not out.size or not len(plan.blocks):
         return
     width = vectors * lanes(out.dtype)
-    operations = 2.0 * N * int(plan.blocks[:, 1] @ plan.blocks[:, 3]) * plan.run * start.size
-    P = workers.groups(N * len(plan.blocks), operations)
-    scratch = empty(P * BLOCK * width, out.dtype)
+    P = workers.groups(N * len(plan.blocks), 2.0 * N * plan.products * start.size)
+    whole = J % width == 0  # else the last panel goes by way of a scratch
+    scratch, lines = empty(0 if whole else P * BLOCK * width, out.dtype), np.arange(0 if whole else len(plan.rows)) * width
     arguments = (images.reshape(-1), images[:1].size, N, plan.rows, plan.outs, plan.offsets, plan.run, plan.blocks, panels)
-    workers.run(CONVOLVE[vectors], P, *arguments, start, out.reshape(-1), out[:1].size, J, scratch, np.arange(len(plan.rows)) * width)
+    workers.run(CONVOLVE[vectors], P, *arguments, start, out.reshape(-1), out[:1].size, J, scratch, lines)
+
+
+def _start(columns: int, vectors: int, dtype: np.dtype[np.generic]) -> Array:
+    """Zeros that fill whole panels."""
+    return np.zeros(padded(columns, vectors * lanes(dtype)), dtype)
 
 
 def _vectors(columns: int, dtype: np.dtype[np.generic]) -> int:
@@ -144,7 +157,7 @@ def _panels(w: Array, plan: Plan, J: int, by_j: int, by_i: int, numbers: int, ve
     count, K = padded(J, vectors * L) // (vectors * L), len(plan.elements) * plan.run
     panels = empty(count * K * vectors * L, w.dtype)
     arguments = (np.ascontiguousarray(w).reshape(-1), J, by_j, by_i, numbers, plan.elements, plan.run)
-    workers.run(loops.pack, workers.groups(count, 50.0 * panels.size), *arguments, panels.reshape(count, K, vectors * L))
+    workers.run(loops.pack, workers.groups(count, 200.0 * panels.size), *arguments, panels.reshape(count, K, vectors * L))
     return panels
 
 
@@ -161,6 +174,15 @@ def _windows(C: int, F: int, image: Pair, window: Pair, geometry: Geometry) -> P
     blocks = [(at, min(BLOCK, P * Q - at), 0, len(offsets), 0) for at in range(0, P * Q, BLOCK)]
     run, elements = (V * C if e == 1 else C), (u * V + v).reshape(-1)
     return Plan((top, top, left, left), rows, np.arange(P * Q) * F, offsets, run, elements, np.array(blocks), True)
+
+
+@lru_cache(maxsize=64)
+def _sums(C: int, places: Pair, window: Pair, width: int, columns: int, geometry: Geometry) -> Sums:
+    """(2), for padded images of so many columns of pixels, and so many columns of results."""
+    (s, _), _, (d, e) = geometry
+    u, v, c = np.ogrid[: window[0], : window[1], :C]
+    elements = ((u * d * width + v * e) * C + c).reshape(-1)
+    return Sums(elements, np.arange(places[0]) * (s * width * C), np.arange(len(elements)) * columns)
 
 
 @lru_cache(maxsize=64)
