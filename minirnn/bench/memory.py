@@ -57,6 +57,7 @@ WAYS = ("store", "recompute-half", "recompute", "checkpoint", "truncated")
 MODULES = {"minirnn": "minirnn.bench.memory_minirnn", "torch": "minirnn.bench.memory_torch"}
 TORCH_WAYS = ("store", "checkpoint")
 TOLERANCE = {"float32": 1e-5, "float64": 1e-10}  # of a gradient, relative to its largest element, for one step
+HOW = "the rise of resident memory (VmHWM of /proc/self/status) in the second step of a fresh process"
 MB = 1e6
 Name = tuple[str, str]  # a library and a way
 
@@ -189,7 +190,7 @@ def run(arguments: argparse.Namespace) -> int:
         "dtype": arguments.dtype,
         "not_compared_with": missing,
         "rounds": arguments.rounds,
-        "peak": peak.HOW if peak.resident() is not None else peak.NOT_HERE,
+        "peak": "not asked for" if arguments.no_peak else HOW if peak.resident() is not None else peak.NOT_HERE,
         "results": [],
     }
     say = (lambda *text: None) if arguments.json else print
@@ -279,6 +280,7 @@ def _summary(result: Mapping[str, Any], T: int) -> str:
         if torch and torch["peak_bytes"] and found["peak_bytes"]:
             said += f", {found['peak_bytes'] / torch['peak_bytes']:.2f} of PyTorch's peak memory"
         lines.append(said)
+    lines.append(f"peak: {result['peak']}")
     return "\n".join(lines)
 
 
