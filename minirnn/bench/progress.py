@@ -30,7 +30,7 @@ class Progress:
         self.done = min(self.total, self.done + units)
         if self.quiet or time.perf_counter() - self.began < QUIET_SECONDS:
             return
-        text = f"{now}  {self._left()}"
+        text = f"{self._left()}  {now}"
         if sys.stderr.isatty():
             self._live().update(self.bar, completed=self.done, text=text)
         elif time.perf_counter() - self.shown >= LINE_SECONDS:

@@ -43,6 +43,7 @@ from minirnn.errors import MinirnnError
 from minirnn.kernels import workers
 
 WRONG = 1
+ROUNDS = {"quick": 5, "targets": 9}
 SHOWN = 3  # faults of one implementation; what is computed from a wrong number is wrong as well
 OURS = "minirnn_"
 OTHERS = {"torch": "torch_", "flax": "flax_"}
@@ -82,6 +83,7 @@ class Benchmark:
         self.threads: int = arguments.threads or workers.count()
         self.say = _silent if arguments.json else print
         self.right = True
+        self.rounds: int = arguments.rounds or ROUNDS[arguments.grid]
         named = arguments.kernel or []
         self.kernels = [name for name in named if not name.endswith(".py")]
         self.users: list[str] = []  # kernels of the user's, by name
@@ -98,7 +100,7 @@ class Benchmark:
         """The report. `right` says afterwards whether everything was."""
         load = load_average()
         described = machine(self.threads, load)
-        settings = {"rounds": self.arguments.rounds, "dtype": self.arguments.dtype, "not_compared_with": self.missing}
+        settings = {"rounds": self.rounds, "dtype": self.arguments.dtype, "not_compared_with": self.missing}
         found: list[dict[str, Any]] = []
         report = {"benchmark": self.cell, "machine": described, "settings": settings, "cases": found}
         if (warning := load_warning(load)) is not None:
@@ -119,7 +121,7 @@ class Benchmark:
             for case in self.cases:
                 found.append(self._case(case, Path(folder), bar))
                 bar.hide()
-                self.say("\n" + told.table_of(found[-1], self.arguments.rounds))
+                self.say("\n" + told.table_of(found[-1], self.rounds))
         self.say("\n" + told.legend(report))
         return report
 
@@ -139,7 +141,7 @@ class Benchmark:
 
     def _cost(self, case: Case) -> float:
         """A guess at the seconds that a case takes."""
-        turns: float = sum(_turn_cost(case, p) for p in self._passes(case)) * (self.arguments.rounds + 1)
+        turns: float = sum(_turn_cost(case, p) for p in self._passes(case)) * (self.rounds + 1)
         running: list[int] = [len(self._names(library, case)) for library in self.libraries]
         return turns * (sum(running) + len(running)) + sum(running) * (0 if self.arguments.no_memory else FRESH)
 
@@ -181,7 +183,7 @@ class Benchmark:
                     key = told.key(library.title, name, pass_)
                     turns[key] = partial(library.call, "time", name=name, pass_=pass_)
                     costs[key] = _turn_cost(case, pass_)
-        return interleave(turns, self.arguments.rounds, after=lambda key: bar.advance(costs[key], f"{case}, {key}"))
+        return interleave(turns, self.rounds, after=lambda key: bar.advance(costs[key], str(case)))
 
     def _measure(self, case: Case, right: Sequence[dict[str, Any]], bar: Progress) -> None:
         """Memory, of the last pass alone, each implementation in a process of its own. They start together: nothing is timed."""
@@ -194,7 +196,7 @@ class Benchmark:
                 library.use(worker, self.cell)
                 asked = {"library": library.module, "name": entry["implementation"], "case": case.as_json(), "pass_": pass_}
                 entry["resources"] = {pass_: worker.call("resources", **asked)}
-                bar.advance(FRESH, f"{case}, memory")
+                bar.advance(FRESH, f"{case}: memory")
 
 
 def _expected(case: Case, folder: Path) -> dict[str, str | None]:

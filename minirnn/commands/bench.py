@@ -44,7 +44,7 @@ def _recurrence(benchmarks: Commands) -> None:
         benchmark.add_argument("--against", choices=["torch", "flax"], nargs="+", help="other libraries, where they are installed")
         benchmark.add_argument("--dtype", choices=["float32", "float64"], default="float32", help="(default: float32)")
         benchmark.add_argument("--threads", metavar="K", type=positive_integer, help="for every library (default: OMP_NUM_THREADS, or all)")
-        benchmark.add_argument("--rounds", metavar="R", type=positive_integer, default=7, help="timings of each, in turns (default: 7)")
+        benchmark.add_argument("--rounds", metavar="R", type=positive_integer, help="timings of each (default: 5, for the grid targets 9)")
         benchmark.add_argument("--no-memory", action="store_true", help="measure no memory, which needs fresh processes")
         _add_output(benchmark)
 
