@@ -86,17 +86,20 @@ def _kind(device: str) -> str:
 
 _kernels: dict[tuple[str, str], Kernel] = {}
 _fused: dict[tuple[str, Any, str, str | None], ModuleType] = {}  # what `fused` has answered
+_most_least_steps = 1  # of all kernels
 _recurrences: dict[tuple[str, Any, str, str | None, int], ModuleType | None] = {}  # what `recurrence` has answered
 
 
 def register(kernel: Kernel) -> None:
     """Add a kernel. `choose` prefers, among those that can run, the one registered first."""
+    global _most_least_steps
     _known_cell(kernel.cell, "register")
     if (kernel.cell, kernel.name) in _kernels:
         raise ValueError(f"register: {kernel.cell} has a kernel named {kernel.name!r} already")
     _kernels[kernel.cell, kernel.name] = kernel
     _fused.clear()
     _recurrences.clear()
+    _most_least_steps = max(_most_least_steps, kernel.least_steps)
 
 
 def kernels(cell: str) -> tuple[Kernel, ...]:
@@ -199,7 +202,7 @@ def fused(operation: str, array: Any) -> ModuleType:
 def recurrence(cell: str, T: int, N: int, H: int, array: Any, kernel: str | None = None) -> ModuleType | None:
     """The module of the kernel that `choose` finds for arrays like this one, on the array's device; None for "unrolled", which has none."""
     device = device_kind(array)
-    key = cell, array.dtype, device, _asked(kernel)[0], min(T, max(k.least_steps for k in _kernels.values()))
+    key = cell, array.dtype, device, _asked(kernel)[0], min(T, _most_least_steps)
     if key not in _recurrences:
         chosen = choose(cell, T=T, N=N, H=H, dtype=array.dtype, device=device, kernel=kernel)
         _recurrences[key] = None if chosen.module is None else load(cell, chosen.name, device)

@@ -52,6 +52,11 @@ def monitored(monitor: Monitor) -> Iterator[None]:
         _monitors.reset(token)
 
 
+def is_watched() -> bool:
+    """Whether operations are shown to any monitor."""
+    return bool(_monitors.get())
+
+
 def watched(function: Function, direction: Direction, compute: Callable[[Any], Results], argument: Any) -> Results:
     """`compute(argument)`, in the sight of every monitor."""
     monitors = _monitors.get()

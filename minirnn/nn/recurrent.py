@@ -13,6 +13,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from minirnn import ops
+from minirnn.autograd import is_recording
+from minirnn.device import array_module
 from minirnn.nn import init
 from minirnn.nn.dropout import Dropout
 from minirnn.nn.module import Module, Parameter, check_features
@@ -44,6 +46,10 @@ class Recurrence(Module):
         options = {"kernel": self.kernel, "recompute": self.recompute, "state_shape": state_shape, **self._cell_options()}
         h, *last = ops.recurrent_layer(self.cell, x, weights, state, batch_sizes, **options)
         return h, tuple(last)
+
+    def step(self, x: Any, weights: list[Any], state: Sequence[Any]) -> tuple[Any, ...] | None:
+        """The states after one step, arrays (N, H) as x (N, D) and the states before; None where `scan` should do it."""
+        return ops.recurrent_step(self.cell, x, weights, state, kernel=self.kernel, **self._cell_options())
 
     def _cell_options(self) -> dict[str, Any]:
         return {}
@@ -171,6 +177,8 @@ class Layered(Recurrence):
             x = x.swapaxes(0, 1)  # (T, N, D)
         T, N, _ = x.shape
         first = self._states(state, (K, N, H), "(K*directions, N, H)")
+        if T == 1 and lengths is None and (stepped := self._stepped(x, first)) is not None:
+            return stepped
         if lengths is None:
             output, last = self._run(x, first, dense(T, N), (1, N, H))
         else:
@@ -178,6 +186,23 @@ class Layered(Recurrence):
             rows, last = self._run(packed.rows, first, packed.packing, (1, N, H))
             output = Packed(rows, packed.packing).unpack(T)  # (T, N, H directions)
         return output.swapaxes(0, 1) if self.batch_first else output, last if len(last) > 1 else last[0]
+
+    def _stepped(self, x: Tensor, first: tuple[Tensor, ...] | None) -> tuple[Tensor, Any] | None:
+        """What `forward` gives for one step x (1, N, D), by `step`; None where that cannot be."""
+        if is_recording() or self.bidirectional or (self.dropout is not None and self.training):
+            return None
+        rows, after = x.data[0], []
+        shape = len(self.state_names), self.num_layers, x.shape[1], self.hidden_size
+        states = array_module(rows).zeros(shape, rows.dtype) if first is None else [s.data for s in first]  # (K, N, H) each
+        for layer in range(self.num_layers):
+            stepped = self.step(rows, self._weights(f"_l{layer}"), [s[layer] for s in states])
+            if stepped is None:
+                return None
+            rows = stepped[0]
+            after.append(stepped)
+        output = Tensor(rows[None] if not self.batch_first else rows[:, None])
+        last = tuple([Tensor(s[0][None] if len(s) == 1 else array_module(rows).stack(s)) for s in zip(*after, strict=True)])
+        return output, last if len(last) > 1 else last[0]
 
     def _run(
         self, x: Tensor, first: tuple[Tensor, ...] | None, packing: Packing, shape: tuple[int, ...]
@@ -229,6 +254,11 @@ class Cell(Recurrence):
             raise ValueError(f"{type(self).__name__}: input must be (N, D), or (D,) for one sequence, got {x.shape}")
         shape = (*x.shape[:-1], self.hidden_size)
         first = self._states(state, shape, "(N, H)" if x.ndim == 2 else "(H,)")
+        if x.ndim == 2 and not is_recording():
+            zeros = [array_module(x.data).zeros(shape, x.dtype)] * len(self.state_names) if first is None else []
+            stepped = self.step(x.data, self._weights(""), zeros or [s.data for s in first or ()])
+            if stepped is not None:
+                return tuple([Tensor(s) for s in stepped]) if len(stepped) > 1 else Tensor(stepped[0])
         _, after = self.scan(x, self._weights(""), first, dense(1, x.size // self.input_size).batch_sizes, shape)
         return after if len(after) > 1 else after[0]
 

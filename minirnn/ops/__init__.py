@@ -30,7 +30,7 @@ from minirnn.ops.elementwise import (
 from minirnn.ops.indexing import getitem, put_along_axis, put_rows, take_along_axis, take_rows
 from minirnn.ops.kalman import kalman_log_likelihood
 from minirnn.ops.latent import latent_gain, latent_residual
-from minirnn.ops.layer import recurrent_layer
+from minirnn.ops.layer import recurrent_layer, recurrent_step
 from minirnn.ops.linalg import cholesky, einsum, inv, linear, logdet, matmul, slogdet, solve
 from minirnn.ops.loss import binary_cross_entropy_with_logits, cross_entropy, gaussian_nll_loss, mse_loss
 from minirnn.ops.recurrence import gru, lstm, rnn
@@ -102,6 +102,7 @@ __all__ = [
     "put_along_axis",
     "put_rows",
     "recurrent_layer",
+    "recurrent_step",
     "relu",
     "repeat",
     "reshape",

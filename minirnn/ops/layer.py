@@ -17,8 +17,9 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from minirnn.autograd import FREED
+from minirnn.autograd import FREED, is_recording
 from minirnn.device import Array, array_module
+from minirnn.diagnostics import is_watched
 from minirnn.kernels import registry
 from minirnn.kernels.contract import GRUTape, LSTMTape
 from minirnn.kernels.packed import previous, starts
@@ -26,6 +27,9 @@ from minirnn.ops.linalg import linear
 from minirnn.ops.recurrence import Recurrence, gru_unrolled, lstm_unrolled, rnn_unrolled
 from minirnn.ops.shape import concatenate, reshape
 from minirnn.tensor import Tensor
+
+STEPPED = 1024  # numbers of a state, at most, for which a step that packs nothing is the faster one
+STEPS = 2**30  # as if of very many: a kernel that prepares something once per call prepares nothing for a step
 
 ROWS = 1024  # of a piece: enough for products at full speed, few enough for its gates to stay in the cache
 
@@ -302,3 +306,23 @@ def recurrent_layer(
     if module is None:
         return operation.unrolled(*inputs, **options)
     return operation.apply_all(*inputs, kernel=module, recompute=recompute, **options)
+
+
+def recurrent_step(
+    cell: str, x: Array, weights: Sequence[Tensor | None], states: Sequence[Array], *, kernel: str | None = None, **options: Any
+) -> tuple[Array, ...] | None:
+    """The states after one step, arrays (N, H), of x (N, D) and the states before, without a tape and with little else.
+
+    None where `recurrent_layer` should do it: operations are recorded or watched, the sequences are many, dtypes differ, or the kernel has
+    no `step`. The last word on arguments is its.
+    """
+    N, H = states[0].shape
+    if is_recording() or is_watched() or N * H > STEPPED:
+        return None
+    module = registry.recurrence(cell, STEPS, N, H, x, kernel)
+    step = getattr(module, "step", None)
+    arrays = [x, *states, *[None if w is None else w.data for w in weights]]
+    if step is None or any(a is not None and (a.dtype != x.dtype or not a.flags.c_contiguous) for a in arrays):
+        return None
+    results = step(*arrays, **options)
+    return results if isinstance(results, tuple) else (results,)
