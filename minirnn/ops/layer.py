@@ -23,7 +23,7 @@ from minirnn.diagnostics import is_watched
 from minirnn.kernels import registry
 from minirnn.kernels.contract import GRUTape, LSTMTape
 from minirnn.kernels.packed import previous, starts
-from minirnn.ops.linalg import linear
+from minirnn.ops.linalg import linear, product
 from minirnn.ops.recurrence import Recurrence, gru_unrolled, lstm_unrolled, rnn_unrolled
 from minirnn.ops.shape import concatenate, reshape
 from minirnn.tensor import Tensor
@@ -137,10 +137,7 @@ class Layer(Recurrence):
 
     def _projected(self, piece: Piece, w_ih: Array, b: Array | None) -> Array:
         """z (rows of the piece, G H)"""
-        z = self.xp.matmul(self.rows[piece.rows], w_ih.T)
-        if b is not None:
-            z += b
-        return z
+        return product(self.xp, self.rows[piece.rows], w_ih.T, b)
 
     def _to(self, out: Array | None) -> dict[str, Array]:
         """The keyword that makes the kernel write to `out`, if it can."""
@@ -176,8 +173,8 @@ class Layer(Recurrence):
             else:
                 d_states = d_first
             if dx is not None:
-                xp.matmul(dz, w_ih, out=dx.reshape(S, -1)[piece.rows])
-            dw_ih = xp.matmul(dz.T, self.rows[piece.rows]) if needs[1] else None
+                product(xp, dz, w_ih, out=dx.reshape(S, -1)[piece.rows])
+            dw_ih = product(xp, dz.T, self.rows[piece.rows]) if needs[1] else None
             db = dz.sum(0) if self.bias and True in needs[3:5] else None
             for j, part in enumerate((dw_ih, dw_hh if needs[2] else None, db, *d_own)):
                 totals[j] = part if totals[j] is None else _added(totals[j], part)
@@ -194,7 +191,7 @@ class Layer(Recurrence):
         if not hasattr(self.kernel, "gates"):
             return self.kernel.forward(z, self.w_hh, *own, *first, piece.batch_sizes, **self.cell_options(), **self._to(z))
         h, c = self.whole[0][piece.rows], self.whole[-1][piece.rows]
-        a = self.xp.matmul(previous(h, first[0], piece.batch_sizes), self.w_hh.T)
+        a = product(self.xp, previous(h, first[0], piece.batch_sizes), self.w_hh.T)
         return self.tape_again(z, a, own, h, c, first, piece.batch_sizes)
 
     @classmethod

@@ -25,7 +25,7 @@ class MatMul(Function):
     def forward(self, a: Array, b: Array) -> Array:
         if a.dtype.kind == "V" and max(a.ndim, b.ndim) > 2:  # CuPy 14 multiplies no stacks of bfloat16
             return self.xp.matmul(a.astype(np.float32), b.astype(np.float32)).astype(a.dtype)
-        return _product(self.xp, a, b)
+        return product(self.xp, a, b)
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, Tensor | None]:
         a, b = self.inputs
@@ -42,7 +42,7 @@ class Linear(Function):
     """
 
     def forward(self, x: Array, w: Array, b: Array) -> Array:
-        return _product(self.xp, x, w.T, b)
+        return product(self.xp, x, w.T, b)
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         x, w, _ = self.inputs
@@ -230,15 +230,22 @@ def _check_square(name: str, a: Tensor) -> None:
         raise ValueError(f"{name}: a must be (..., n, n), got {a.shape}")
 
 
-def _product(xp: Any, a: Array, b: Array, bias: Array | None = None) -> Array:
-    """a b (+ bias), by the kernel of large matrices on the CPU, else by the array module."""
+def product(xp: Any, a: Array, b: Array, bias: Array | None = None, out: Array | None = None, accumulate: bool = False) -> Array:
+    """a b (+ bias), by the kernel of large matrices on the CPU, else by the array module.
+
+    `out`, if there is one, gets the result, which is added to what it was with `accumulate`.
+    """
     on_cpu = xp is np and a.ndim == b.ndim == 2 and a.dtype == b.dtype and a.dtype in (np.float32, np.float64)
     if on_cpu and pays(a.shape[0], a.shape[1], b.shape[1]):
-        return registry.fused("matmul", a).multiply(a, b, bias)
-    y = xp.matmul(_fit_for_blas(xp, a), _fit_for_blas(xp, b))
+        return registry.fused("matmul", a).multiply(a, b, bias, out, accumulate)
+    a, b = _fit_for_blas(xp, a), _fit_for_blas(xp, b)
+    if accumulate:
+        out += xp.matmul(a, b)
+    else:
+        out = xp.matmul(a, b, out=out)
     if bias is not None:
-        y += bias
-    return y
+        out += bias
+    return out
 
 
 def _fit_for_blas(xp: Any, a: Array) -> Array:
