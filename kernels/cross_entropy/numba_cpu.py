@@ -27,13 +27,7 @@ def forward(logits: Array, targets: Array, label_smoothing: float = 0.0) -> tupl
     S, V = logits.shape
     loss, lse = np.empty(S, logits.dtype), np.empty(S, logits.dtype)
     on_target, on_all = _weights(logits, label_smoothing)
-    P = workers.groups(S, OPERATIONS * S * V)
-
-    def part(p: int) -> None:
-        rows = slice(p * S // P, (p + 1) * S // P)
-        _forward(logits[rows], targets[rows], on_target, on_all, loss[rows], lse[rows])
-
-    workers.share(part, P)
+    workers.run(_forward, workers.groups(S, OPERATIONS * S * V), logits, targets, on_target, on_all, loss, lse)
     return loss, lse
 
 
@@ -43,12 +37,7 @@ def backward(logits: Array, targets: Array, lse: Array, dloss: Array, label_smoo
     dlogits = np.empty((S, V), logits.dtype)
     on_target, on_all = _weights(logits, label_smoothing)
     P = workers.groups(S, OPERATIONS * S * V)
-
-    def part(p: int) -> None:
-        rows = slice(p * S // P, (p + 1) * S // P)
-        _backward(logits[rows], targets[rows], lse[rows], dloss[rows], on_target, on_all, dlogits[rows])
-
-    workers.share(part, P)
+    workers.run(_backward, P, logits, targets, lse, dloss, on_target, on_all, dlogits)
     return dlogits
 
 
@@ -102,9 +91,9 @@ def _largest(row: Array) -> float:
 
 
 @compiled(error_model="numpy", fastmath={"reassoc", "contract"})
-def _forward(logits: Array, targets: Array, on_target: float, on_all: float, loss: Array, lse: Array) -> None:
+def _forward(p: int, P: int, logits: Array, targets: Array, on_target: float, on_all: float, loss: Array, lse: Array) -> None:
     S, V = logits.shape
-    for s in range(S):
+    for s in range(p * S // P, (p + 1) * S // P):
         m = _largest(logits[s])  # (1)
         total = logits.dtype.type(0)
         for k in range(V):
@@ -121,9 +110,11 @@ def _forward(logits: Array, targets: Array, on_target: float, on_all: float, los
 
 
 @compiled(error_model="numpy", fastmath={"contract"})
-def _backward(logits: Array, targets: Array, lse: Array, dloss: Array, on_target: float, on_all: float, dlogits: Array) -> None:
+def _backward(
+    p: int, P: int, logits: Array, targets: Array, lse: Array, dloss: Array, on_target: float, on_all: float, dlogits: Array
+) -> None:
     S, V = logits.shape
-    for s in range(S):
+    for s in range(p * S // P, (p + 1) * S // P):
         d, z = dloss[s], lse[s]
         if d == 0:
             dlogits[s] = 0

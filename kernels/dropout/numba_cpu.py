@@ -25,14 +25,7 @@ def apply(x: Array, p: float, key: int) -> Array:
     source, target, size = x.reshape(-1), y.reshape(-1), x.size
     q, scale = np.uint64(threshold(p)), x.dtype.type(1 / (1 - p))
     k_0, k_1 = np.uint64(key & LOW), np.uint64(key >> 32)
-    blocks = -(-size // 4)
-    P = workers.groups(blocks, OPERATIONS * size)
-
-    def part(p: int) -> None:
-        first, last = p * blocks // P, (p + 1) * blocks // P
-        _apply(source[4 * first : 4 * last], first, k_0, k_1, q, scale, target[4 * first : 4 * last])
-
-    workers.share(part, P)
+    workers.run(_apply, workers.groups(-(-size // 4), OPERATIONS * size), source, k_0, k_1, q, scale, target)
     return y
 
 
@@ -49,7 +42,11 @@ def _words(b: Any, k_0: Any, k_1: Any) -> tuple[Any, Any, Any, Any]:
 
 
 @compiled(error_model="numpy")
-def _apply(x: Array, first: int, k_0: Any, k_1: Any, q: Any, scale: float, y: Array) -> None:
+def _apply(p: int, P: int, source: Array, k_0: Any, k_1: Any, q: Any, scale: float, target: Array) -> None:
+    """Thread p's blocks of four elements."""
+    blocks = (len(source) + 3) // 4
+    first, last = p * blocks // P, (p + 1) * blocks // P
+    x, y = source[4 * first : 4 * last], target[4 * first : 4 * last]
     zero = x.dtype.type(0)
     whole = len(x) // 4
     for j in range(whole):

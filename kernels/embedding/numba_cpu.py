@@ -22,17 +22,16 @@ def backward(dy: Array, ids: Array, rows: int) -> Array:
     dw = np.zeros((rows, D), dy.dtype)  # (V, D)
     line = CACHE_LINE // dy.itemsize
     lines = -(-D // line)  # of one row
-    P = workers.groups(lines, OPERATIONS * S * D)
-
-    def part(p: int) -> None:
-        _backward(dy, ids, dw, p * lines // P * line, min(D, (p + 1) * lines // P * line))
-
-    workers.share(part, P)
+    workers.run(_backward, workers.groups(lines, OPERATIONS * S * D), dy, ids, dw, line)
     return dw
 
 
 @compiled()
-def _backward(dy: Array, ids: Array, dw: Array, first: int, last: int) -> None:
+def _backward(p: int, P: int, dy: Array, ids: Array, dw: Array, line: int) -> None:
+    """Thread p's columns, whole cache lines."""
+    D = dw.shape[1]
+    lines = (D + line - 1) // line
+    first, last = p * lines // P * line, min(D, (p + 1) * lines // P * line)
     for s in range(len(ids)):
         source, target = dy[s, first:last], dw[ids[s], first:last]
         for d in range(len(source)):

@@ -23,13 +23,7 @@ def forward(x: Array, weight: Array | None, bias: Array | None, eps: float) -> t
     y, mean, r = np.empty((S, D), x.dtype), np.empty(S, x.dtype), np.empty(S, x.dtype)
     weight = np.ones(D, x.dtype) if weight is None else weight
     bias = np.zeros(D, x.dtype) if bias is None else bias
-    P = workers.groups(S, OPERATIONS * x.size)
-
-    def part(p: int) -> None:
-        rows = slice(p * S // P, (p + 1) * S // P)
-        _forward(x[rows], weight, bias, x.dtype.type(eps), y[rows], mean[rows], r[rows])
-
-    workers.share(part, P)
+    workers.run(_forward, workers.groups(S, OPERATIONS * x.size), x, weight, bias, x.dtype.type(eps), y, mean, r)
     return y, mean, r
 
 
@@ -46,24 +40,15 @@ def backward(
     weight = np.ones(D, x.dtype) if weight is None else weight
     portions = -(-S // ROWS)
     parts = np.zeros((portions, 2, D if affine else 0), x.dtype)
-    P = workers.groups(portions, 2 * OPERATIONS * x.size)
-
-    def part(p: int) -> None:
-        for portion in range(p * portions // P, (p + 1) * portions // P):
-            rows = slice(portion * ROWS, (portion + 1) * ROWS)
-            _backward(dy[rows], x[rows], weight, mean[rows], r[rows], dx[rows])
-            if affine:
-                _columns(dy[rows], x[rows], mean[rows], r[rows], parts[portion])
-
-    workers.share(part, P)
+    workers.run(_portions, workers.groups(portions, 2 * OPERATIONS * x.size), dy, x, weight, mean, r, dx, parts)
     return (dx, *parts.sum(axis=0)) if affine else (dx, None, None)
 
 
 @compiled(error_model="numpy", fastmath={"reassoc", "contract"})
-def _forward(x: Array, weight: Array, bias: Array, eps: float, y: Array, mean: Array, r: Array) -> None:
+def _forward(p: int, P: int, x: Array, weight: Array, bias: Array, eps: float, y: Array, mean: Array, r: Array) -> None:
     S, D = x.shape
     one, n = x.dtype.type(1), x.dtype.type(D)
-    for s in range(S):
+    for s in range(p * S // P, (p + 1) * S // P):
         total = x.dtype.type(0)
         for j in range(D):
             total += x[s, j]
@@ -100,3 +85,14 @@ def _columns(dy: Array, x: Array, mean: Array, r: Array, part: Array) -> None:
         for j in range(D):
             part[0, j] += dy[s, j] * ((x[s, j] - mean[s]) * r[s])  # (6)
             part[1, j] += dy[s, j]  # (7)
+
+
+@compiled(error_model="numpy")
+def _portions(p: int, P: int, dy: Array, x: Array, weight: Array, mean: Array, r: Array, dx: Array, parts: Array) -> None:
+    """Thread p's portions; parts (portions, 2, D), or (portions, 2, 0) where they are not wanted."""
+    portions = len(parts)
+    for portion in range(p * portions // P, (p + 1) * portions // P):
+        rows = slice(portion * ROWS, (portion + 1) * ROWS)
+        _backward(dy[rows], x[rows], weight, mean[rows], r[rows], dx[rows])
+        if parts.shape[2]:
+            _columns(dy[rows], x[rows], mean[rows], r[rows], parts[portion])

@@ -74,7 +74,8 @@ class PutRows(Function):
         if self.unique:
             return _put(self.ids, shape, x, unique=True)
         flat = x.reshape(len(x), math.prod(x.shape[1:]))
-        return registry.fused("embedding", x).backward(flat, self.ids, self.rows).reshape(shape)
+        y = registry.fused("embedding", x).backward(flat, self.ids, self.rows)
+        return y if y.shape == shape else y.reshape(shape)  # a view as the gradient of a leaf would be copied
 
     def backward(self, dy: Tensor) -> Tensor:
         return TakeRows.apply(dy, ids=self.ids, unique=self.unique)
