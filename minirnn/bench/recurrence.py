@@ -62,10 +62,11 @@ class Library:
         self.worker: Worker | None = None
 
     def start(self) -> Worker:
-        """A process in which the library and the user's kernels are loaded."""
+        """A new process; `use` loads the library there."""
         return Worker(WORKER, self.threads, self.its.environment(self.dtype))
 
     def use(self, worker: Worker, cell: str) -> list[dict[str, Any]]:
+        """Load the library and the user's kernels; for each of these what is wrong with it."""
         added: list[dict[str, Any]] = worker.call("use", library=self.module, cell=cell, dtype=self.dtype, kernel_files=self.kernel_files)
         return added
 

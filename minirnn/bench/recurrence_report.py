@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from minirnn.bench import peak
-from minirnn.bench.cases import Case
+from minirnn.bench.cases import PASSES, Case
 from minirnn.bench.libraries.layer import PRODUCTS
 from minirnn.bench.report import significant, spread, table
 from minirnn.bench.timing import ratios, summary
@@ -133,40 +133,39 @@ def legend(report: Mapping[str, Any]) -> str:
 
 
 def picture(report: Mapping[str, Any], path: Path) -> Path:
-    """GFLOP/s of every implementation at every case, with the quartiles, and the floor as a line across."""
+    """GFLOP/s of every implementation at every case, with the quartiles, and those of the products as a line across."""
     from minirnn.training.pictures import figure, save
 
-    cases = report["cases"]
-    passes = list(dict.fromkeys(one["pass"] for case in cases for one in case["results"]))
-    labels = list(dict.fromkeys(one["label"] for case in cases for one in case["results"] if one["implementation"] != PRODUCTS))
-    drawn = figure(max(7.0, 1.1 * len(cases) + 3), 3.6 * len(passes) + 0.6)
-    for axes, pass_ in zip(drawn.subplots(len(passes), squeeze=False)[:, 0], passes, strict=True):
-        _draw(axes, cases, pass_, labels)
-    names = [case["name"].partition(" ")[2].replace("), ", ")\n").replace(", bi", "\nbi") for case in cases]
-    axes.set_xticks(range(len(cases)), names, fontsize=7, rotation=20)
+    found = [one | {"case": case["name"]} for case in report["cases"] for one in case["results"] if one["seconds"]]
+    passes = [pass_ for pass_ in PASSES if any(one["pass"] == pass_ for one in found)]
+    labels = list(dict.fromkeys(one["label"] for one in found if one["implementation"] != PRODUCTS))
+    drawn = figure(max(7.0, 1.1 * len(report["cases"]) + 3), 3.8 * max(1, len(passes)))
+    for axes, pass_ in zip(drawn.subplots(max(1, len(passes)), squeeze=False)[:, 0], passes, strict=False):
+        _draw(axes, [one for one in found if one["pass"] == pass_], {label: f"C{number}" for number, label in enumerate(labels)})
+        axes.set(ylabel="GFLOP/s", title=SAID[pass_])
     machine, dtype = report["machine"], report["settings"]["dtype"]
     drawn.suptitle(f"{report['benchmark']}, {machine['processor']}, {machine['threads']} threads, {dtype}", fontsize=9)
     return save(drawn, path)
 
 
-def _draw(axes: Any, cases: Sequence[Mapping[str, Any]], pass_: str, labels: Sequence[str]) -> None:
-    width = 0.8 / max(1, len(labels))
-    for number, name in enumerate(labels):
-        ones = [(x, one) for x, case in enumerate(cases) for one in case["results"] if (one["label"], one["pass"]) == (name, pass_)]
-        ones = [(x, one) for x, one in ones if one["seconds"]]
-        places = [x - 0.4 + (number + 0.5) * width for x, _ in ones]
-        speeds = [one["gflops"] for _, one in ones]
-        faster = [one["gflops"] * (one["summary"].median / one["summary"].lower - 1) for _, one in ones]
-        slower = [one["gflops"] * (1 - one["summary"].median / one["summary"].upper) for _, one in ones]
-        axes.bar(places, speeds, width, yerr=[slower, faster], label=name, error_kw={"linewidth": 0.8})
-    floors = [
-        (x, one["gflops"])
-        for x, case in enumerate(cases)
-        for one in case["results"]
-        if (one["library"], one["implementation"], one["pass"]) == (OURS, PRODUCTS, pass_)
-    ]
-    begin, end, level = [x - 0.42 for x, _ in floors], [x + 0.42 for x, _ in floors], [y for _, y in floors]
-    axes.hlines(level, begin, end, "black", linewidth=1, label="the products alone")
-    axes.set(ylabel="GFLOP/s", title=SAID[pass_], xticks=[], xlim=(-0.6, len(cases) - 0.4))
-    axes.legend(fontsize=7)
+def _draw(axes: Any, found: Sequence[Mapping[str, Any]], colours: Mapping[str, str]) -> None:
+    """The bars of one pass, a group for each case."""
+    cases = list(dict.fromkeys(one["case"] for one in found))
+    drawn: dict[str, Any] = {}
+    for x, case in enumerate(cases):
+        bars = [one for one in found if one["case"] == case and one["implementation"] != PRODUCTS]
+        width = 0.8 / max(1, len(bars))
+        for number, one in enumerate(bars):
+            speed, times = one["gflops"], one["summary"]
+            slower, faster = speed * (1 - times.median / times.upper), speed * (times.median / times.lower - 1)
+            place = x - 0.4 + (number + 0.5) * width
+            bar = axes.bar(place, speed, width, yerr=[[slower], [faster]], color=colours[one["label"]], error_kw={"linewidth": 0.8})
+            drawn.setdefault(one["label"], bar)
+        for one in found:
+            if (one["case"], one["library"], one["implementation"]) == (case, OURS, PRODUCTS):
+                line = axes.hlines(one["gflops"], x - 0.42, x + 0.42, "black", linewidth=1)
+                drawn.setdefault("the products alone", line)
+    names = [name.partition(" ")[2].replace("), ", ")\n").replace(", bi", "\nbi") for name in cases]
+    axes.set_xticks(range(len(cases)), names, fontsize=7, rotation=20)
+    axes.legend(list(drawn.values()), list(drawn), fontsize=7)
     axes.grid(axis="y", alpha=0.3)
