@@ -15,6 +15,8 @@ The ways, and the numbers that they keep between the passes per cell, which is o
 Recomputing is two products more than the six of a step that stores (the input's and the recurrent one, forward and twice backward): a third
 more arithmetic, for half of the steps a sixth.
 
+Beside these, some (N, H) states at the ends, and of each segment a few numbers by which a second run that differs is noticed.
+
 The output h is among them: it is one array for the caller and for the backward pass. What the caller has anyway, x, the output's gradient
 and the parameters, is not. All ways but `truncated` also return dx, D numbers per row, which the peak has in it.
 
@@ -257,7 +259,7 @@ def _label(r: Mapping[str, Any], case: Case) -> str:
 
 
 def _megabytes(value: int | None) -> str:
-    return "-" if value is None else f"{value / MB:,.1f}"
+    return "-" if value is None else report.significant(value / MB)
 
 
 def _per(value: float | None, cells: int) -> str:
