@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from minirnn.kernels.contract import Array
@@ -28,6 +30,20 @@ def previous(state: Array, state0: Array, batch_sizes: Array) -> Array:
         n = batch_sizes[t]  # the first n sequences of step t-1 go on
         before[first[t] : first[t] + n] = state[first[t - 1] : first[t - 1] + n]
     return before
+
+
+def weight_gradient(multiply: Callable[..., Array], da: Array, state: Array, state0: Array, batch_sizes: Array) -> Array:
+    """da^T previous(state, state0, batch_sizes), which a dense batch does not lay out; da (S, M), the result (M, H).
+
+    multiply(a, b, out=None, accumulate=False): a b, or what `out` was and a b
+    """
+    N, S = len(state0), len(state)
+    if len(batch_sizes) * N != S:
+        return multiply(da.T, previous(state, state0, batch_sizes))
+    if S == N:
+        return multiply(da.T, state0)
+    result = multiply(da[N:].T, state[: S - N])
+    return multiply(da[:N].T, state0, out=result, accumulate=True)
 
 
 def last_rows(batch_sizes: Array) -> Array:

@@ -17,7 +17,8 @@ from minirnn.kernels import workers
 from minirnn.kernels.compiling import compiled
 from minirnn.kernels.contract import Array, GRUGrads, GRUTape, check_packed
 from minirnn.kernels.handoff import meet, part
-from minirnn.kernels.packed import previous
+from minirnn.kernels.matmul.numba_cpu import multiply
+from minirnn.kernels.packed import weight_gradient
 from minirnn.kernels.pointwise import sigmoid, tanh
 from minirnn.kernels.product import columns_into, empty, gates_into, lanes, multiply_3, multiply_4, padded
 from minirnn.kernels.rows import rows_into
@@ -51,7 +52,7 @@ def backward(tape: GRUTape, w_hh: Array, dh: Array | None, dh_n: Array | None, o
     panels, product = empty(3 * H * width, dtype), empty(N * width, dtype)
     arrays = (tape.gates, tape.hn, tape.h, tape.h0, w_hh, tape.batch_sizes, dh, dh0, panels, product, da, dz)
     workers.run(_backward, P, by_units, *arrays, np.zeros(1, np.int64))
-    dw_hh = da.T @ previous(tape.h, tape.h0, tape.batch_sizes)  # (3H, H)  (2.8)
+    dw_hh = weight_gradient(multiply, da, tape.h, tape.h0, tape.batch_sizes)  # (3H, H)  (2.8)
     db_hn = da[:, 2 * H :].sum(axis=0)  # (H,)  (2.9)
     return GRUGrads(dz, dw_hh, db_hn, dh0)  # (2.10)
 

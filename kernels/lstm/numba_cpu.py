@@ -23,7 +23,8 @@ from minirnn.kernels import workers
 from minirnn.kernels.compiling import compiled
 from minirnn.kernels.contract import Array, LSTMGrads, LSTMTape, check_packed
 from minirnn.kernels.handoff import meet, part
-from minirnn.kernels.packed import previous
+from minirnn.kernels.matmul.numba_cpu import multiply
+from minirnn.kernels.packed import weight_gradient
 from minirnn.kernels.pointwise import sigmoid, tanh
 from minirnn.kernels.product import columns_into, empty, gates_into, lanes, multiply_4, padded
 from minirnn.kernels.rows import rows_into
@@ -68,7 +69,7 @@ def backward(
     panels, dh_t = empty(4 * H * width, dtype), empty(N * width, dtype)
     counter = np.zeros(1, np.int64)
     workers.run(_backward, P, by_units, tape.gates, tape.c, tape.c0, w_hh, tape.batch_sizes, dh, dc, dh0, dc0, panels, dh_t, dz, counter)
-    dw_hh = dz.T @ previous(tape.h, tape.h0, tape.batch_sizes)  # (4H, H)  (2.11)
+    dw_hh = weight_gradient(multiply, dz, tape.h, tape.h0, tape.batch_sizes)  # (4H, H)  (2.11)
     return LSTMGrads(dz, dw_hh, dh0, dc0)  # (2.12)
 
 

@@ -14,7 +14,8 @@ from minirnn.kernels import workers
 from minirnn.kernels.compiling import compiled
 from minirnn.kernels.contract import Array, RNNGrads, RNNTape, check_nonlinearity, check_packed
 from minirnn.kernels.handoff import meet, part
-from minirnn.kernels.packed import previous
+from minirnn.kernels.matmul.numba_cpu import multiply
+from minirnn.kernels.packed import weight_gradient
 from minirnn.kernels.pointwise import tanh
 from minirnn.kernels.product import columns_into, empty, lanes, multiply_4, padded
 from minirnn.kernels.rows import rows_into
@@ -52,7 +53,7 @@ def backward(tape: RNNTape, w_hh: Array, dh: Array | None, dh_n: Array | None, o
     panels, dh_t = empty(H * width, dtype), empty(N * width, dtype)
     is_tanh = tape.nonlinearity == "tanh"
     workers.run(_backward, P, by_units, tape.h, w_hh, tape.batch_sizes, is_tanh, dh, dh0, panels, dh_t, dz, np.zeros(1, np.int64))
-    dw_hh = dz.T @ previous(tape.h, tape.h0, tape.batch_sizes)  # (H, H)  (2.5)
+    dw_hh = weight_gradient(multiply, dz, tape.h, tape.h0, tape.batch_sizes)  # (H, H)  (2.5)
     return RNNGrads(dz, dw_hh, dh0)  # (2.6)
 
 

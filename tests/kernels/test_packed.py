@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 
 from minirnn.kernels.contract import check_packed
-from minirnn.kernels.packed import last_rows, previous, starts
+from minirnn.kernels.packed import last_rows, previous, starts, weight_gradient
 
-from .problems import batch_sizes, rows_of
+from .problems import Array, batch_sizes, rows_of
 
 
 @given(batch_sizes)
@@ -36,3 +36,14 @@ def test_starts(sizes: list[int]) -> None:
 def test_batch_sizes_that_are_none(sizes: list[int]) -> None:
     with pytest.raises(ValueError, match="LSTM: batch_sizes must be a non-increasing"):
         check_packed("LSTM", 4, np.zeros((3, 4)), np.zeros((4, 1)), np.array(sizes, np.int64))
+
+
+@pytest.mark.parametrize("batch_sizes", [[3], [4, 4, 4], [4, 3, 3, 1]], ids=["one step", "dense", "ragged"])
+def test_weight_gradient_is_the_product_with_the_state_before(batch_sizes: list[int]) -> None:
+    def multiply(a: Array, b: Array, out: Array | None = None, accumulate: bool = False) -> Array:
+        return a @ b if out is None else np.add(out, a @ b, out=out)
+
+    rng, sizes = np.random.default_rng(0), np.array(batch_sizes)
+    da, state, state0 = (rng.standard_normal(shape) for shape in ((sizes.sum(), 5), (sizes.sum(), 2), (sizes[0], 2)))
+    result = weight_gradient(multiply, da, state, state0, sizes)
+    np.testing.assert_allclose(result, da.T @ previous(state, state0, sizes), rtol=1e-12, atol=1e-12)
