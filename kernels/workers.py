@@ -18,6 +18,7 @@ import numpy as np
 
 WORTH = 1e7  # operations that pay for waking one more thread: about a tenth of a millisecond
 WORTH_A_CALL = 1e6  # operations for each thread that pay for handing it a compiled function, when it is awake
+WORTH_WAKING = 2e7  # operations that take longer than waking a thread
 IN_CACHE = 2**19  # bytes of `w_hh` that stay in a core's second cache, and leave room for the rows
 PANEL = 256  # bytes of a row of `w_hh` in one panel
 MOST = 64  # threads that share one call: a bit of one number for each worker
@@ -45,17 +46,19 @@ def threads(operations: float) -> int:
     return max(1, min(count(), int(operations / WORTH_A_CALL)))
 
 
-def plan(N: int, H: int, gates: int, rows: int, dtype: Any) -> tuple[int, bool]:
-    """Threads for a recurrence of N sequences and H units, `rows` rows in all, and whether they share the units, not the sequences.
+def plan(N: int, H: int, gates: int, rows: int, dtype: Any) -> tuple[int, bool, bool]:
+    """Threads for a recurrence of N sequences and H units, `rows` rows in all; whether they share the units, not the sequences; and
+    whether it is worth waking them.
 
     Sharing units, they meet once a step, but each reads only its part of `w_hh`; sharing sequences, nobody waits, but each reads all of it.
     """
     size = np.dtype(dtype).itemsize
-    threads = max(1, min(count(), int(2 * gates * H * H * rows / WORTH_A_CALL)))
+    operations = 2 * gates * H * H * rows
+    P, worth_waking = threads(operations), operations > WORTH_WAKING
     panels = -(-H * size // PANEL)
-    if panels < threads or (gates * H * H * size <= IN_CACHE and 4 * threads <= N):
-        return min(threads, N), False
-    return threads, True
+    if panels < P or (gates * H * H * size <= IN_CACHE and N >= 4 * P):
+        return min(P, N), False, worth_waking
+    return P, True, worth_waking
 
 
 def share(work: Callable[[int], None], groups: int) -> None:

@@ -33,10 +33,11 @@ def forward(z: Array, w_hh: Array, b_hn: Array, h0: Array, batch_sizes: Array, o
     (N, H), S, dtype = h0.shape, len(z), z.dtype
     h, hn, h_n = np.empty((S, H), dtype), np.empty((S, H), dtype), np.empty((N, H), dtype)
     gates = np.empty((S, 3 * H), dtype) if out is None else out
-    P, by_units = workers.plan(N, H, 3, S, dtype)
+    P, by_units, wake = workers.plan(N, H, 3, S, dtype)
     panels = empty(3 * padded(H, lanes(dtype)) * H, dtype)
     a = empty(P * 3 * max(N * lanes(dtype), padded(H, lanes(dtype))), dtype).reshape(P, -1)
-    workers.run(_forward, P, by_units, z, w_hh, b_hn, h0, batch_sizes, gates, hn, h, h_n, panels, a, np.zeros(1, np.int64))
+    counter = np.zeros(1, np.int64)
+    workers.run(_forward, P, by_units, z, w_hh, b_hn, h0, batch_sizes, gates, hn, h, h_n, panels, a, counter, worth_waking=wake)
     return GRUTape(h, gates, hn, h_n, h0, batch_sizes)
 
 
@@ -47,11 +48,12 @@ def backward(tape: GRUTape, w_hh: Array, dh: Array | None, dh_n: Array | None, o
     da = np.empty((S, 3 * H), dtype)
     dh0 = np.zeros((N, H), dtype) if dh_n is None else dh_n.copy()  # (N, H) dL/dh_t on its way back              (2.1)
     dh = np.empty((0, H), dtype) if dh is None else np.ascontiguousarray(dh)
-    P, by_units = workers.plan(N, H, 3, S, dtype)
+    P, by_units, wake = workers.plan(N, H, 3, S, dtype)
     width = padded(H, 4 * lanes(dtype))
     panels, product = empty(3 * H * width, dtype), empty(N * width, dtype)
     arrays = (tape.gates, tape.hn, tape.h, tape.h0, w_hh, tape.batch_sizes, dh, dh0, panels, product, da, dz)
-    workers.run(_backward, P, by_units, *arrays, np.zeros(1, np.int64))
+    counter = np.zeros(1, np.int64)
+    workers.run(_backward, P, by_units, *arrays, counter, worth_waking=wake)
     dw_hh = weight_gradient(multiply, da, tape.h, tape.h0, tape.batch_sizes)  # (3H, H)  (2.8)
     db_hn = da[:, 2 * H :].sum(axis=0)  # (H,)  (2.9)
     return GRUGrads(dz, dw_hh, db_hn, dh0)  # (2.10)

@@ -40,10 +40,11 @@ def forward(z: Array, w_hh: Array, h0: Array, c0: Array, batch_sizes: Array, out
     h, c = np.empty((S, H), dtype), np.empty((S, H), dtype)
     h_n, c_n = np.empty((N, H), dtype), np.empty((N, H), dtype)
     gates = np.empty((S, 4 * H), dtype) if out is None else out
-    P, by_units = workers.plan(N, H, 4, S, dtype)
+    P, by_units, wake = workers.plan(N, H, 4, S, dtype)
     panels = empty(4 * padded(H, lanes(dtype)) * H, dtype)
     a = empty(P * 4 * max(N * lanes(dtype), padded(H, lanes(dtype))), dtype).reshape(P, -1)
-    workers.run(_forward, P, by_units, z, w_hh, h0, c0, batch_sizes, gates, c, h, c_n, h_n, panels, a, np.zeros(1, np.int64))
+    counter = np.zeros(1, np.int64)
+    workers.run(_forward, P, by_units, z, w_hh, h0, c0, batch_sizes, gates, c, h, c_n, h_n, panels, a, counter, worth_waking=wake)
     return LSTMTape(h, c, gates, h_n, c_n, h0, c0, batch_sizes)
 
 
@@ -64,11 +65,29 @@ def backward(
     none = np.empty((0, H), dtype)
     dh = none if dh is None else np.ascontiguousarray(dh)
     dc = none if dc is None else np.ascontiguousarray(dc)
-    P, by_units = workers.plan(N, H, 4, S, dtype)
+    P, by_units, wake = workers.plan(N, H, 4, S, dtype)
     width = padded(H, 4 * lanes(dtype))
     panels, dh_t = empty(4 * H * width, dtype), empty(N * width, dtype)
     counter = np.zeros(1, np.int64)
-    workers.run(_backward, P, by_units, tape.gates, tape.c, tape.c0, w_hh, tape.batch_sizes, dh, dc, dh0, dc0, panels, dh_t, dz, counter)
+    workers.run(
+        _backward,
+        P,
+        by_units,
+        tape.gates,
+        tape.c,
+        tape.c0,
+        w_hh,
+        tape.batch_sizes,
+        dh,
+        dc,
+        dh0,
+        dc0,
+        panels,
+        dh_t,
+        dz,
+        counter,
+        worth_waking=wake,
+    )
     dw_hh = weight_gradient(multiply, dz, tape.h, tape.h0, tape.batch_sizes)  # (4H, H)  (2.11)
     return LSTMGrads(dz, dw_hh, dh0, dc0)  # (2.12)
 

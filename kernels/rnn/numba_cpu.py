@@ -33,12 +33,13 @@ def forward(z: Array, w_hh: Array, h0: Array, batch_sizes: Array, nonlinearity: 
     (N, H), dtype = h0.shape, z.dtype
     h = np.empty_like(z) if out is None else out  # (S, H)
     h_n = np.empty((N, H), dtype)
-    P, by_units = workers.plan(N, H, 1, len(z), dtype)
+    P, by_units, wake = workers.plan(N, H, 1, len(z), dtype)
     width = padded(H, 4 * lanes(dtype))
     panels = empty(H * width, dtype)
     a = empty(P * max(N * 4 * lanes(dtype), width), dtype).reshape(P, -1)
     is_tanh = nonlinearity == "tanh"
-    workers.run(_forward, P, by_units, z, w_hh, h0, batch_sizes, is_tanh, h, h_n, panels, a, np.zeros(1, np.int64))
+    counter = np.zeros(1, np.int64)
+    workers.run(_forward, P, by_units, z, w_hh, h0, batch_sizes, is_tanh, h, h_n, panels, a, counter, worth_waking=wake)
     return RNNTape(h, h_n, h0, batch_sizes, nonlinearity)
 
 
@@ -48,11 +49,12 @@ def backward(tape: RNNTape, w_hh: Array, dh: Array | None, dh_n: Array | None, o
     dz = np.empty_like(tape.h) if out is None else out  # (S, H)
     dh0 = np.zeros((N, H), dtype) if dh_n is None else dh_n.copy()  # (N, H) dL/dh_t on its way back              (2.1)
     dh = np.empty((0, H), dtype) if dh is None else np.ascontiguousarray(dh)
-    P, by_units = workers.plan(N, H, 1, len(dz), dtype)
+    P, by_units, wake = workers.plan(N, H, 1, len(dz), dtype)
     width = padded(H, 4 * lanes(dtype))
     panels, dh_t = empty(H * width, dtype), empty(N * width, dtype)
     is_tanh = tape.nonlinearity == "tanh"
-    workers.run(_backward, P, by_units, tape.h, w_hh, tape.batch_sizes, is_tanh, dh, dh0, panels, dh_t, dz, np.zeros(1, np.int64))
+    counter = np.zeros(1, np.int64)
+    workers.run(_backward, P, by_units, tape.h, w_hh, tape.batch_sizes, is_tanh, dh, dh0, panels, dh_t, dz, counter, worth_waking=wake)
     dw_hh = weight_gradient(multiply, dz, tape.h, tape.h0, tape.batch_sizes)  # (H, H)  (2.5)
     return RNNGrads(dz, dw_hh, dh0)  # (2.6)
 

@@ -14,5 +14,5 @@ def groups(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> i
     """Shares even the smallest problem among threads."""
     threads, by_units = request.param
     monkeypatch.setattr(workers, "groups", lambda N, operations: min(N, threads))
-    monkeypatch.setattr(workers, "plan", lambda *sizes: (threads, by_units))
+    monkeypatch.setattr(workers, "plan", lambda *sizes: (threads, by_units, True))
     return int(threads)

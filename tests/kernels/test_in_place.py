@@ -1,4 +1,5 @@
-"""What a recurrence kernel may offer beside forward and backward: results in the place of arguments, gates once more, a single step."""
+"""What recurrence kernels offer beside forward and backward: results in place, gates once more, a single step; and bits that do not
+depend on threads."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minirnn.kernels import kernels, load
+from minirnn.kernels import kernels, load, workers
 from minirnn.kernels.contract import Array
 from minirnn.kernels.packed import previous
 
@@ -104,3 +105,29 @@ def test_a_step_is_forward_over_one_step(cell: str, name: str, dtype: Any, N: in
         assert distance(array, other) < TOLERANCE[dtype]
     for state, before in zip(states, given, strict=True):
         np.testing.assert_array_equal(state, before)
+
+
+@pytest.mark.parametrize(("batch_sizes", "H"), [(RAGGED, 17), ([1, 1, 1], 128), ([20, 13, 13, 2], 129), ([9] * 5, 256)])
+def test_the_bits_do_not_depend_on_who_does_what(
+    cell: str, name: str, dtype: Any, batch_sizes: list[int], H: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel, problem = module(cell, name), PROBLEMS[cell](batch_sizes, H, dtype)
+    results = []
+    for threads, by_units in ((1, False), (1, True), (2, False), (2, True), (5, False), (5, True)):
+        monkeypatch.setattr(workers, "plan", lambda *sizes, plan=(threads, by_units, True): plan)
+        tape = forward(kernel, problem, problem.inputs["z"])
+        results.append((*tape, *backward(kernel, problem, tape)))
+    for others in results[1:]:
+        check_bits(others, results[0])
+
+
+def test_the_bits_of_a_step_do_not_depend_on_the_threads(cell: str, name: str, dtype: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel, problem = module(cell, name), PROBLEMS[cell]([3], 70, dtype)
+    w_hh, states = problem.inputs["w_hh"], [problem.inputs[name] for name in ("h0", "c0") if name in problem.inputs]
+    x, w_ih = np.random.default_rng(0).standard_normal((3, 70)).astype(dtype), w_hh[:, ::-1].copy()
+    results = []
+    for threads in (1, 2, 5):
+        monkeypatch.setattr(workers, "threads", lambda operations, threads=threads: threads)
+        results += [kernel.step(x, *states, w_ih, w_hh)]
+    for others in results[1:]:
+        np.testing.assert_array_equal(others, results[0])
