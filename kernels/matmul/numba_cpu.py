@@ -28,9 +28,9 @@ from minirnn.kernels.tile import VECTOR, copy, tiles, transpose
 VECTORS = 4  # of a panel; the last one has 1 or 2 where that is enough
 PANELS = 4  # of a block of b
 HEIGHT = TALLEST[VECTORS]  # rows of a tile
-ROWS = 170 * HEIGHT  # of a block of a, where it is packed
+ROWS = 1024  # of a block of a, where it is packed: where it is a transpose
+STRIP = 16  # rows of it that lie side by side for every k: whole cache lines, cut into tiles of 6 + 5 + 5
 RUN = 128  # k's that a row of b^T is read along
-STRIP = 8  # rows of a^T that are packed together: they share a set of the first cache where their length is a power of 2
 
 _tile_4, _tile_2, _tile_1 = (tiles(V, HEIGHT, 1) for V in (4, 2, 1))
 
@@ -67,7 +67,7 @@ def blocked(a: Array, b: Array, bias: Array | None = None, out: Array | None = N
     by_rows = M > N
     operations = 2 * M * K * N
     P = min(-(-M // HEIGHT) if by_rows else -(-N // lanes(dtype)), workers.threads(operations))
-    packed = min(M, ROWS) if a_k > 1 else 0
+    packed = padded(min(M, ROWS), STRIP) if a_k > 1 else 0
     line = 64 // a.itemsize
     size = padded(min(K, DEEPEST) * (PANELS * VECTORS * lanes(dtype) + packed), line)
     scratch = np.empty(P * size + line, dtype)
@@ -152,8 +152,13 @@ def _tiles(packed: bool, n: int, depth: int, columns: int, of_a: Any, of_w: Any,
     L = VECTOR // out.itemsize
     r = 0
     while r < n:
-        R = _height(r, n)
-        from_a = (a, a_at + r * depth, 1, R, depth) if packed else (a, a_at + r * a_row, a_row, 1, depth)
+        if packed:
+            strip = r - r % STRIP
+            R = _height(r - strip, min(STRIP, n - strip))
+            from_a = (a, a_at + strip * depth + r - strip, 1, STRIP, depth)
+        else:
+            R = _height(r, n)
+            from_a = (a, a_at + r * a_row, a_row, 1, depth)
         for column in range(0, columns, VECTORS * L):
             V = _vectors(columns - column, L)
             from_w = (panels, panels_at + column * depth, 0)
@@ -183,14 +188,13 @@ def _vectors(columns: int, L: int) -> int:
 
 @njit(error_model="numpy")
 def _pack_a(a: Array, a_at: int, a_k: int, n: int, depth: int, packed: Array, at: int) -> None:
-    """n columns of a^T (depth, ...), which has rows of length a_k: tile after tile, each (depth, R)."""
-    for strip in range(0, depth, STRIP):
-        r = 0
-        while r < n:
-            R = _height(r, n)
-            for k in range(strip, min(strip + STRIP, depth)):
-                copy(a, a_at + k * a_k + r, R, packed, at + r * depth + k * R, R)
-            r += R
+    """n columns of a^T (depth, ...), which has rows of length a_k: strip after strip, each (depth, STRIP)."""
+    L = VECTOR // a.itemsize
+    for some in range(0, depth, FEW):
+        for strip in range(0, n, STRIP):
+            for k in range(some, min(some + FEW, depth)):
+                for r in range(strip, strip + STRIP, L):
+                    copy(a, a_at + k * a_k + r, n - r, packed, at + strip * (depth - 1) + k * STRIP + r, L)
 
 
 @njit(error_model="numpy")
