@@ -203,13 +203,29 @@ def _tile(of: _Lanes, R: int, Q: int, V: int, x: _Operands) -> None:
     builder.position_at_end(loop)
     k, a_k = builder.phi(integer), builder.phi(integer)
     sums = {(r, *vector): builder.phi(of.vector) for r in range(R) for vector in vectors}
-    w = {(q, v): of.load(element(panels[q], integer(v * L), (integer(V * L), k))) for q, v in vectors}
-    for r in range(R):
-        factor = of.everywhere(builder.load(builder.gep(rows[r], [a_k])))
-        for q, v in vectors:
-            total = sums[r, q, v]
-            total.add_incoming(of.zero, before)
-            total.add_incoming(of.muladd(factor, w[q, v], total), loop)
+
+    def of_row(r: int) -> Any:
+        return of.everywhere(builder.load(builder.gep(rows[r], [a_k])))
+
+    def of_vector(q: int, v: int) -> Any:
+        return of.load(element(panels[q], integer(v * L), (integer(V * L), k)))
+
+    def add(r: int, q: int, v: int, factor: Any, w: Any) -> None:
+        sums[r, q, v].add_incoming(of.zero, before)
+        sums[r, q, v].add_incoming(of.muladd(factor, w, sums[r, q, v]), loop)
+
+    if len(vectors) <= R:  # the fewer operands wait in registers, the others come one by one
+        ws = {vector: of_vector(*vector) for vector in vectors}
+        for r in range(R):
+            factor = of_row(r)
+            for vector in vectors:
+                add(r, *vector, factor, ws[vector])
+    else:
+        factors = [of_row(r) for r in range(R)]
+        for vector in vectors:
+            w = of_vector(*vector)
+            for r in range(R):
+                add(r, *vector, factors[r], w)
     for phi, step in ((k, integer(1)), (a_k, x.a_k)):
         phi.add_incoming(integer(0), before)
         phi.add_incoming(builder.add(phi, step), loop)
