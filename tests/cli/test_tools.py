@@ -141,8 +141,8 @@ def test_gradcheck_finds_that_all_is_right(call: Call) -> None:
 def test_gradcheck_finds_a_planted_error(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     right = numpy_.backward
 
-    def wrong(*arguments: object) -> object:
-        grads = right(*arguments)  # type: ignore[arg-type]
+    def wrong(*arguments: object, **options: object) -> object:
+        grads = right(*arguments, **options)  # type: ignore[arg-type]
         return grads._replace(dw_hh=grads.dw_hh * 1.001)
 
     monkeypatch.setattr(numpy_, "backward", wrong)
