@@ -121,8 +121,9 @@ class Layer(Recurrence):
             if whole:
                 for state, after in zip(running, last, strict=True):
                     state[:n] = after
-                for all_rows, name in zip(whole, "hc"[: self.states], strict=False):
+                for all_rows, name in zip(whole, "hc", strict=False):
                     all_rows[piece.rows] = getattr(tape, name)
+                    tape = tape._replace(**{name: all_rows[piece.rows]})  # kept once
                     tape = tape._replace(**{name: all_rows[piece.rows]})  # kept once
             self.tapes.append(tape if piece.kept else None)
         self.whole = whole or [getattr(tape, name) for name in "hc"[: self.states]]
