@@ -49,7 +49,7 @@ OURS = "minirnn_"
 OTHERS = {"torch": "torch_", "flax": "flax_"}
 WORKER = "minirnn.bench.recurrence_worker"
 # For guesses at how long it all takes: operations a second, seconds of a turn of something small, and of a fresh process.
-GUESS, TURN, FRESH = 7e10, 0.05, 1.0
+GUESS, TURN, FRESH = 5e10, 0.08, 1.0
 
 
 class Library:

@@ -82,7 +82,9 @@ def test_a_short_call_is_repeated_and_a_long_one_is_not(monkeypatch: pytest.Monk
         now[0] += durations.pop(0)
 
     durations[:] = [0.5]
-    assert turn(run, fill=0.125) == 0.5
-    durations[:] = [0.0625, 0.03125, 0.0625, 0.03125, 9.0]  # the first warms up, the last is one too many
-    assert turn(run, fill=0.125) == 0.03125
+    assert turn(run, fill=0.125, long=0.25) == 0.5
+    durations[:] = [0.0625, 0.0625, 0.03125, 0.0625, 0.03125, 9.0]  # two warm up, three count, and the last one is too many
+    assert turn(run, fill=0.125, long=0.25) == 0.03125
     assert durations == [9.0]
+    durations[:] = [0.1875, 0.15625, 9.0]  # long enough to fill a turn, and too short to go without another one before it
+    assert turn(run, fill=0.125, long=0.25) == 0.15625
