@@ -8,20 +8,17 @@ numpy_.py's.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numba import carray, extending, types
 
 from minirnn.kernels import workers
+from minirnn.kernels.addresses import carray, pointer
 from minirnn.kernels.compiling import compiled
 from minirnn.kernels.contract import Array
 
 OPERATIONS = 100  # what an element costs, counted as `workers` does: the traffic is the price, not the arithmetic
-
-_intrinsic: Callable[[Any], Any] = extending.intrinsic
-_types: Any = types
 
 
 def step(
@@ -40,7 +37,7 @@ def step(
     scale: float = 1.0,
 ) -> None:
     """Update `param`, `m` and `v` in place, float32 or float64; the arguments are numpy_.step's."""
-    options = {"lr": lr, "beta1": beta1, "beta2": beta2, "eps": eps, "weight_decay": weight_decay, "decoupled": decoupled}
+    options: dict[str, Any] = {"lr": lr, "beta1": beta1, "beta2": beta2, "eps": eps, "weight_decay": weight_decay, "decoupled": decoupled}
     steps([(param, grad, m, v, t)], scale=scale, **options)
 
 
@@ -73,16 +70,6 @@ def steps(
     workers.run(_steps, workers.groups(size, OPERATIONS * size), table, coefficients)
 
 
-@_intrinsic
-def _pointer(context: Any, address: Any, like: Any) -> Any:
-    """The address of numbers of the dtype of `like`, as a pointer."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
-
-    return _types.CPointer(like.dtype)(address, like), generate
-
-
 @compiled(error_model="numpy")
 def _steps(p: int, P: int, table: Array, coefficients: Array) -> None:
     """Thread p's share of all elements, as if the parameters were one array after the other."""
@@ -95,8 +82,8 @@ def _steps(p: int, P: int, table: Array, coefficients: Array) -> None:
         own = slice(max(first - begin, 0), max(0, min(last - begin, size)))
         begin += size
         if own.start < own.stop:
-            param, grad = carray(_pointer(table[k, 0], coefficients), size), carray(_pointer(table[k, 1], coefficients), size)
-            m, v = carray(_pointer(table[k, 2], coefficients), size), carray(_pointer(table[k, 3], coefficients), size)
+            param, grad = carray(pointer(table[k, 0], coefficients), size), carray(pointer(table[k, 1], coefficients), size)
+            m, v = carray(pointer(table[k, 2], coefficients), size), carray(pointer(table[k, 3], coefficients), size)
             _update(param[own], grad[own], m[own], v[own], coefficients[k])
 
 

@@ -41,7 +41,8 @@ def grad_norm(parameters: Iterable[Tensor] | Tensor, norm_type: float = 2.0) -> 
         return Tensor(_norm_on_device(grads, norm_type))
     if norm_type == math.inf:
         return max((float(abs(g).max()) for g in grads), default=0.0)
-    return math.sqrt(sum(registry.fused("squares", g).total(g) for g in grads))
+    alike = [[g for g in grads if g.dtype == dtype] for dtype in dict.fromkeys(g.dtype for g in grads)]
+    return math.sqrt(sum(registry.fused("squares", some[0]).total(some) for some in alike))
 
 
 def _norm_on_device(grads: list[Array], norm_type: float) -> Array:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from minirnn.autograd import Function
+from minirnn.autograd import Function, is_recording
 from minirnn.device import Array, array_module
 from minirnn.kernels import registry
 from minirnn.kernels.matmul.sizes import pays
@@ -29,6 +29,11 @@ class MatMul(Function):
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, Tensor | None]:
         a, b = self.inputs
+        if not is_recording() and a.shape[:-2] == b.shape[:-2] and a.dtype.kind != "V":  # nothing to sum: the arrays will do
+            return (
+                Tensor(product(self.xp, dy.data, self.xp.swapaxes(b.data, -1, -2))) if self.needs[0] else None,
+                Tensor(product(self.xp, self.xp.swapaxes(a.data, -1, -2), dy.data)) if self.needs[1] else None,
+            )
         return (
             sum_to(dy @ swapaxes(b, -1, -2), a.shape) if self.needs[0] else None,
             sum_to(swapaxes(a, -1, -2) @ dy, b.shape) if self.needs[1] else None,
@@ -46,6 +51,13 @@ class Linear(Function):
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         x, w, _ = self.inputs
+        if not is_recording():
+            g = dy.data
+            return (
+                Tensor(product(self.xp, g, w.data)) if self.needs[0] else None,
+                Tensor(product(self.xp, g.T, x.data)) if self.needs[1] else None,
+                Tensor(g.sum(0)) if self.needs[2] else None,
+            )
         return (
             dy @ w if self.needs[0] else None,
             dy.T @ x if self.needs[1] else None,

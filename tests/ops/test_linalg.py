@@ -38,12 +38,12 @@ def test_matmul_of_any_shapes(shapes: hnp.BroadcastableShapes, lay_out: Callable
 
 
 def test_many_matrices_times_one_is_one_product() -> None:
-    """(N, T, D) times (D, H) over N T rows at once, and so are both gradients."""
+    """(N, T, D) times (D, H) over N T rows at once, and so both gradients, which that one operation computes itself."""
     a, b = leaves(normal(5, 4, 3), normal(3, 2))
     seen = Seen()
     with monitored(seen):
         (a @ b).sum().backward()
-    assert seen.functions.count(MatMul) == 3
+    assert seen.functions.count(MatMul) == 1
     assert b.grad is not None
     np.testing.assert_allclose(b.grad.data, np.einsum("nti->i", a.data)[:, None] * np.ones(2), atol=1e-13)
 
