@@ -96,20 +96,20 @@ def run(function: Callable[..., None], P: int, *arguments: Any, worth_waking: bo
             launch = _launchers[function] = handoff.launcher(function)
         before, _last_call = _last_call, time.perf_counter()
         mailboxes = _crew.mailboxes(P - 1)
-        sleepers = handoff.claim(mailboxes, P - 1)
         try:
+            sleepers = handoff.claim(mailboxes, P - 1)
+            alone = sleepers > 0 and not worth_waking
             if sleepers and (worth_waking or _last_call - before < 1e-4):
                 _crew.wake(sleepers)
-                sleepers, alone = 0, not worth_waking
+                sleepers = 0
+            if alone:
+                handoff.release(mailboxes, P - 1, sleepers)
             else:
-                alone = sleepers > 0
-            if not alone:
                 launch(mailboxes, P, *arguments)
-        except BaseException:
-            handoff.release(mailboxes, P - 1, sleepers)
+        except BaseException:  # an interrupt, or arguments that do not compile: whatever was claimed is to be free and awake
+            handoff.release(mailboxes, P - 1, 0)
+            _crew.wake(-1)
             raise
-        if alone:
-            handoff.release(mailboxes, P - 1, sleepers)
     if alone:
         function(0, 1, *arguments)
 
@@ -135,7 +135,7 @@ class _Crew:
 
     def wake(self, sleepers: int) -> None:
         for k, alarm in enumerate(self.alarms):
-            if sleepers >> k & 1:
+            if sleepers >> k & 1 and alarm.locked():
                 alarm.release()
 
     def _work(self, k: int) -> None:
@@ -145,7 +145,7 @@ class _Crew:
         while not self.ended:
             state = handoff.serve(self.first + k * handoff.MAILBOX, patience)
             patience = handoff.PATIENCE // 3  # a job is on its way, or the caller needs this core to send it; it may even be compiling
-            if state == handoff.WAITING:
+            if state in (handoff.WAITING, handoff.ASLEEP):  # ASLEEP: woken for nothing
                 self.alarms[k].acquire()
             else:
                 time.sleep(0.00002)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import subprocess
 import sys
@@ -83,6 +84,28 @@ def test_an_error_before_the_call_leaves_the_workers_as_they_were() -> None:
         workers.run(count_up, 2, "not an array", shares, 1.0)
     workers.run(count_up, 2, counts, shares, 1.0)
     np.testing.assert_array_equal(counts, [1, 1])
+
+
+@pytest.mark.parametrize("where", ["wake", "launch"])
+def test_an_interrupt_loses_no_worker(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    counts, shares = np.zeros(2), np.zeros(2, np.int64)
+    workers.run(count_up, 2, counts, shares, 1.0)
+    for pause in (0, 0.003):
+        time.sleep(pause)
+        with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+            if where == "wake":
+                patch.setattr(workers._crew, "wake", lambda sleepers: interrupt() if sleepers > 0 else None)
+            else:
+                patch.setitem(workers._launchers, count_up, interrupt)
+            workers.run(count_up, 2, np.zeros(2), shares, 1.0)
+        workers._crew.wake(-1)  # what the handler does; here it was patched away
+        for _ in range(3):
+            time.sleep(pause)
+            workers.run(count_up, 2, counts, shares, 1.0)
+    np.testing.assert_array_equal(counts, [7, 7])
 
 
 def in_a_child(results: Any) -> None:
