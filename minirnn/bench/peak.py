@@ -11,6 +11,9 @@ the process's own counts as there already: measure in a fresh process.
 
 from __future__ import annotations
 
+import ctypes
+import gc
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -28,6 +31,15 @@ class Peak:
         """Bytes that were resident at most since the beginning, beyond those that were at the beginning; None where nobody counts."""
         most = resident("VmHWM")
         return None if most is None or self.before is None else max(0, most - self.before)
+
+
+def release() -> None:
+    """Give memory that is free back to the system, as far as the C library can (glibc), so that it counts again when it is used again."""
+    gc.collect()
+    if sys.platform.startswith("linux"):
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
 
 
 def resident(what: str = "VmRSS") -> int | None:

@@ -13,6 +13,7 @@ from minirnn.bench.report import significant, spread, table
 from minirnn.bench.timing import ratios, summary
 
 OURS = "minirnn"
+MEMORY = "resident memory (VmHWM) of a second pass in a fresh process, beyond weights, input and what is kept from the first one"
 SAID = {"forward": "forward", "both": "forward and backward"}
 
 
@@ -122,7 +123,7 @@ def legend(report: Mapping[str, Any]) -> str:
     lines = [
         "both: forward and backward, with the gradients of the input and of all weights; forward: without any.",
         "% of floor: NumPy's time for the matrix products alone over this one's, of which 100 is as fast; GFLOP/s counts these products.",
-        f"peak MiB: {peak.HOW if peak.resident() is not None else peak.NOT_HERE}.",
+        f"peak MiB: {MEMORY if peak.resident() is not None else peak.NOT_HERE}.",
         "allocated/step: arrays in each further time step. difference: the largest from float64, relative to a quantity's largest element.",
     ]
     if any(one["times_of_others_over_this"] for case in report["cases"] for one in case["results"]):
