@@ -5,10 +5,10 @@ register), and the numbers that one k needs lie side by side:
 
     panel[p, k, v, l]        k = 0 .. K-1,  v = 0 .. V-1,  l = 0 .. L-1
 
-A tile (`tile.py`) of R rows by one panel takes V loads and R broadcasts for R V multiply-adds. The loads come from the second cache, which
-gives about a vector per multiply-add and a half: a tile of two rows waits for them, one of four or more for the arithmetic. So n rows are
-cut into tiles of nearly one height, 16 into 6 + 5 + 5. A single row waits for the additions of its few sums, one after the other, so it
-takes several panels at once.
+A tile (`tile.py`) of R rows by one panel takes V loads and R broadcasts for R V multiply-adds; matmul/README.md derives its size. The loads
+come from the second cache: a tile of two rows waits for them, one of four or more for the arithmetic. So n rows are cut into tiles of
+nearly one height, 16 into 6 + 5 + 5. A single row would wait for the additions of its few sums, one after the other, so it takes several
+panels at once.
 
 Every number of `out` is the sum, in order, of chains of DEEPEST multiply-adds over k, whichever tile it falls in: a row's result does not
 depend, in any bit, on the rows beside it.
