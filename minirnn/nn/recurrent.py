@@ -275,8 +275,8 @@ class LSTM(LSTMRecurrence, Layered):
     dropout: probability, between layers, in training; bidirectional: a second recurrence runs from each sequence's end to its beginning;
     kernel: the name of an implementation (see `minirnn.kernels.registry`), None for the best one that can run; rng: seed or generator.
 
-    recompute: True keeps x, h and c only for the backward pass, which computes the gates again: a third of the memory for a third more
-    arithmetic; a number from 0 to 1 does so for that share of the steps, the last ones. Gradients are the same but for rounding.
+    recompute: True keeps x, h and c only for the backward pass, which computes the gates again: less than half the memory for a third
+    more arithmetic; a number from 0 to 1 does so for that share of the steps, the last ones. Gradients are the same but for rounding.
 
     Parameters, for layer k: weight_ih_lk (4H, D), weight_hh_lk (4H, H), bias_ih_lk (4H,), bias_hh_lk (4H,), and the same with `_reverse`,
     gates in the order i, f, g, o, all uniform on +-1 / sqrt(H). Names, shapes and values are those of torch.nn.LSTM.
