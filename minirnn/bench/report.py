@@ -19,6 +19,16 @@ from minirnn.files import write_atomically
 
 BUSY = 0.5  # processes that run, on average over the last minute
 PACKAGES = ("numpy", "numba", "torch", "jax", "jaxlib", "flax")
+STEERING = (
+    "OPENBLAS_",
+    "MKL_",
+    "ONEDNN_",
+    "DNNL_",
+    "KMP_",
+    "GOMP_",
+    "NUMBA_CPU_",
+    "MALLOC_",
+)  # variables that make a library faster or slower
 
 
 def load_average() -> float | None:
@@ -46,14 +56,17 @@ def machine(threads: int, load: float | None) -> dict[str, Any]:
         "cores": cores(),
         "threads": threads,
         "load_average": load,
+        "environment": {name: value for name, value in sorted(os.environ.items()) if _steers(name)},
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 
 def heading(described: Mapping[str, Any], others: Sequence[str] = ()) -> str:
-    """One line of `machine`; `others` are the packages beside NumPy and Numba that take part."""
+    """One line of `machine`, and a second where the environment has a say; `others` are packages beside NumPy and Numba that take part."""
     packages = ", ".join(f"{name} {described['packages'][name]}" for name in ("numpy", "numba", *others) if name in described["packages"])
-    return f"{described['processor']}, {described['threads']} threads, Python {described['python']}, {packages}"
+    steering = " ".join(f"{name}={value}" for name, value in described["environment"].items())
+    with_ = f"\nwith {steering}" if steering else ""
+    return f"{described['processor']}, {described['threads']} threads, Python {described['python']}, {packages}{with_}"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
@@ -104,6 +117,10 @@ def check_can_write(path: str | None) -> None:
 
 def write_json(report: Any, path: str | Path) -> None:
     write_atomically(path, to_json(report, indent=1) + "\n")
+
+
+def _steers(name: str) -> bool:
+    return name.startswith(STEERING) and not name.endswith("_NUM_THREADS")
 
 
 def _version(package: str) -> str | None:

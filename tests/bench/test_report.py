@@ -43,6 +43,15 @@ def test_the_machine_is_described() -> None:
     assert json.loads(to_json(found)) == found
 
 
+def test_what_steers_a_library_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")  # the number of threads stands elsewhere
+    found = machine(2, 0.25)
+    assert found["environment"]["OPENBLAS_CORETYPE"] == "Haswell"
+    assert "OPENBLAS_CORETYPE=Haswell" in heading(found)
+    assert "NUM_THREADS" not in heading(found)
+
+
 def test_other_work_is_warned_of() -> None:
     assert load_warning(None) is None
     assert load_warning(0.1) is None
