@@ -144,11 +144,12 @@ class _Crew:
         patience = handoff.PATIENCE
         while not self.ended:
             state = handoff.serve(self.first + k * handoff.MAILBOX, patience)
-            patience = handoff.PATIENCE // 3  # a job is on its way, or the caller needs this core to send it; it may even be compiling
             if state in (handoff.WAITING, handoff.ASLEEP):  # ASLEEP: woken for nothing
                 self.alarms[k].acquire()
+                patience = handoff.PATIENCE  # it may be the next job that it was woken for, after one that the caller does alone
             else:
                 time.sleep(0.00002)
+                patience = handoff.PATIENCE // 3  # a job is on its way; the caller may need this core to send it, or even be compiling
 
     ended = False
 
