@@ -20,7 +20,7 @@ from minirnn.kernels.modules import device_kind
 ENVIRONMENT = "MINIRNN_KERNEL"
 CELLS = ("lstm", "gru", "rnn")
 ON_ANY_DEVICE = ("cross_entropy", "embedding", "adam", "dropout", "layer_norm", "kalman")
-ON_THE_CPU = ("conv", "matmul", "max_pool", "relu", "group_norm", "squares")  # elsewhere these are made of other operations
+ON_THE_CPU = ("attention", "conv", "matmul", "max_pool", "relu", "group_norm", "squares")  # elsewhere these are made of other operations
 OPERATIONS = ON_ANY_DEVICE + ON_THE_CPU  # fused; `choose` and `load` serve them as well
 GPU = ("cuda", "emulated")
 SINGLE_AND_DOUBLE = ("float32", "float64")

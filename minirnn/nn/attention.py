@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from minirnn import ops
-from minirnn.device import Array, beside, is_array, peek
+from minirnn.device import Array, beside, is_array, on_host, peek
 from minirnn.nn.linear import Linear
 from minirnn.nn.module import Module, check_features
 from minirnn.nn.packing import Packed
@@ -25,8 +25,9 @@ class Attention(Module):
         general   score = q^T W k                    Luong et al. 2015, equation 8
         additive  score = v^T tanh(W_q q + W_k k)    Bahdanau et al. 2015, appendix A.1.2; `hidden_size` numbers A in between
 
-    All steps of the target are served by one batched product. The additive score makes a (N, L, T, A) tensor and its tanh, which the
-    backward pass needs; for long sequences run it through `minirnn.checkpoint`, or over parts of L.
+    On the CPU "dot" and "general" are one kernel, for the steps that there are (`ops.attend`). Otherwise one batched product serves all
+    steps of the target. The additive score makes a (N, L, T, A) tensor and its tanh, which the backward pass needs; for long sequences run
+    it through `minirnn.checkpoint`, or over parts of L.
     """
 
     def __init__(self, kind: Kind, query_size: int, key_size: int, hidden_size: int | None = None, *, rng: Rng = None) -> None:
@@ -57,6 +58,11 @@ class Attention(Module):
         check_features(self, keys, self.key_size, "key_size", "(N, T, D)")
         if queries.ndim != 3 or keys.ndim != 3 or len(queries) != len(keys):
             raise ValueError(f"Attention: queries must be (N, L, H) and keys (N, T, D) with one N, got {queries.shape} and {keys.shape}")
+        if self._fused(queries):
+            N, L, _ = queries.shape
+            owners = np.repeat(np.arange(N), L)
+            context, weights = self._attend(queries.reshape(N * L, self.query_size), keys, owners, mask)
+            return context.reshape(N, L, self.key_size), weights.reshape(N, L, keys.shape[1])
         keys, there = self._masked(keys, mask)
         if self.kind == "additive":
             projected = self.key(keys) if projected is None else projected
@@ -69,9 +75,24 @@ class Attention(Module):
 
     def of_rows(self, queries: Packed, keys: Tensor, mask: Any = None) -> Tensor:
         """The context (S, D) of every row of ragged queries, each from the keys (N, T, D) of its own sequence."""
-        context, _ = self(queries.unpack(batch_first=True), keys, mask)  # (N, L, D)
         packing = queries.packing
+        if self._fused(queries.rows):
+            check_features(self, queries.rows, self.query_size, "query_size", "(S, H)")
+            check_features(self, keys, self.key_size, "key_size", "(N, T, D)")
+            return self._attend(queries.rows, keys, packing.sequence, mask)[0]
+        context, _ = self(queries.unpack(batch_first=True), keys, mask)  # (N, L, D)
         return ops.take_rows(context.reshape(-1, context.shape[-1]), packing.places(packing.T), unique=True)  # (S, D)
+
+    def _fused(self, queries: Tensor) -> bool:
+        return self.kind != "additive" and on_host(queries.data)
+
+    def _attend(self, queries: Tensor, keys: Tensor, owners: Array, mask: Any) -> tuple[Tensor, Tensor]:
+        """Context (S, D) and weights (S, T) of queries (S, H), each of the sequence that `owners` names."""
+        if mask is not None:
+            mask = mask if is_array(mask) else np.asarray(mask)
+            _check_mask(mask, keys)
+            mask = None if mask.all() else mask
+        return ops.attend(self.query(queries) if self.kind == "general" else queries, keys, owners, mask)
 
     def project(self, keys: Tensor, mask: Any = None) -> Tensor | None:
         """What of the score depends on the keys alone, (N, T, A): for a decoder that asks step by step. None where there is nothing."""
@@ -82,10 +103,14 @@ class Attention(Module):
         if mask is None:
             return keys, None
         mask = mask if is_array(mask) else np.asarray(mask)
-        if mask.shape != keys.shape[:2] or mask.dtype != bool:
-            raise ValueError(f"Attention: mask must be booleans (N, T) = {keys.shape[:2]}, got {mask.dtype} {mask.shape}")
+        _check_mask(mask, keys)
         there = beside(mask, keys.data)
         return keys if peek(mask.all(), otherwise=False) else ops.where(there[:, :, None], keys, 0), there
 
     def describe(self) -> str:
         return f"{self.kind}, {self.query_size}, {self.key_size}"
+
+
+def _check_mask(mask: Array, keys: Tensor) -> None:
+    if mask.shape != keys.shape[:2] or mask.dtype != bool:
+        raise ValueError(f"Attention: mask must be booleans (N, T) = {keys.shape[:2]}, got {mask.dtype} {mask.shape}")

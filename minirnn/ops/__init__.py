@@ -1,5 +1,6 @@
 """Differentiable operations: each a `Function` with its equation, and a function of the same name in lower case that applies it."""
 
+from minirnn.ops.attention import attend
 from minirnn.ops.broadcast import broadcast_to, sum_to
 from minirnn.ops.conv import avg_pool2d, conv2d, max_pool2d
 from minirnn.ops.elementwise import (
@@ -55,6 +56,7 @@ __all__ = [
     "abs",
     "add",
     "as_tensor",
+    "attend",
     "avg_pool2d",
     "binary_cross_entropy_with_logits",
     "broadcast_to",

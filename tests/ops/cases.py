@@ -16,7 +16,7 @@ from minirnn.autograd import Function
 from minirnn.checkpointing import _Checkpoint
 from minirnn.device import beside
 from minirnn.kernels import load
-from minirnn.ops import broadcast, conv, elementwise, indexing, kalman, latent, layer, linalg, loss, recurrence, reduction, shape
+from minirnn.ops import attention, broadcast, conv, elementwise, indexing, kalman, latent, layer, linalg, loss, recurrence, reduction, shape
 from minirnn.tensor import Tensor
 
 from .arrays import Array, apart, normal, positive
@@ -36,6 +36,8 @@ def _symmetric(x: Tensor) -> Tensor:
 
 IDS = np.array([3, 0, 3, 1, 3])
 MASK = np.array([[True, False, True, True], [False, False, False, False], [True, True, True, False]])
+OWNERS = np.array([2, 0, 2, 1, 2])
+KEYS = np.array([[True, True], [False, False], [False, True]])
 ALONG = np.array([[2, 2, 0], [1, 0, 1]])
 STRIDED = conv.Window((2, 3), (2, 1), (1, 0), (1, 2))
 DILATED = conv.Window((2, 2), (1, 2), (0, 1), (2, 1))
@@ -222,6 +224,12 @@ CASES: dict[type[Function], list[Case]] = {
         Case(lambda x, w, b: ops.conv2d(x, w, b, stride=(2, 1), padding=1, groups=2), [normal(2, 4, 3, 3), normal(2, 2, 3, 2), normal(2)]),
     ],
     conv.Col2Im: [Case(lambda x: conv.Col2Im.apply(x, window=DILATED, image=(1, 2, 4, 3)), [normal(2, 2, 2, 1, 2, 2)])],
+    # attention
+    attention.Attend: [
+        Case(lambda q, k: ops.attend(q, k, OWNERS), [normal(5, 4), normal(3, 2, 4, seed=1)], analytic=False),
+        Case(lambda q, k: ops.attend(q, k, OWNERS, KEYS)[0], [normal(5, 4), normal(3, 2, 4, seed=1)], analytic=False),
+        Case(lambda q, k: ops.attend(q, k, OWNERS, KEYS)[1], [normal(5, 4), normal(3, 2, 4, seed=1)], analytic=False),
+    ],
     # losses
     loss.CrossEntropy: [
         Case(lambda x: ops.cross_entropy(x, TARGETS), [normal(4, 5)], analytic=False),
