@@ -86,7 +86,7 @@ def _backward(
 
 
 @njit(error_model="numpy")
-def _product(x: Array, x_at: int, y: Array, y_at: int, D: int) -> float:
+def _product(x: Array, x_at: int, y: Array, y_at: int, D: int) -> Any:
     """The product of two rows of length D."""
     L, j = lanes_of(x), 0
     sum_0, sum_1, sum_2, sum_3 = zeros(x), zeros(x), zeros(x), zeros(x)
