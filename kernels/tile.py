@@ -57,6 +57,12 @@ class _Lanes:
         f = self._function("prefetch.p0i8", ir.VoidType(), byte, _int32, _int32, _int32)
         self.builder.call(f, [self.builder.bitcast(at, byte), _int32(1), _int32(3), _int32(1)])
 
+    def will_read(self, at: Any) -> None:
+        """Ask for a cache line that need not exist."""
+        byte = ir.IntType(8).as_pointer()
+        f = self._function("prefetch.p0i8", ir.VoidType(), byte, _int32, _int32, _int32)
+        self.builder.call(f, [self.builder.bitcast(at, byte), _int32(0), _int32(3), _int32(1)])
+
     def store_where(self, mask: Any, value: Any, at: Any) -> None:
         pointer = self.vector.as_pointer()
         f = self._function(f"masked.store.{self.name}.p0{self.name}", ir.VoidType(), self.vector, pointer, _int32, mask.type)
@@ -81,6 +87,20 @@ class _Lanes:
         masks = (ir.Constant(ir.VectorType(_int32, self.L), half) for half in (both[: self.L], both[self.L :]))
         low, high = (self.builder.shuffle_vector(x, y, mask) for mask in masks)
         return low, high
+
+    def totals(self, xs: list[Any]) -> list[Any]:
+        """The sum over the lanes of each vector, in order, in as few vectors as hold them; a power of 2 of vectors.
+
+        Of every two vectors the halves are put side by side and added: the first halves of all groups of lanes and the second ones.
+        """
+        group = self.L  # lanes that are parts of one sum
+        while group > 1:
+            halves = [[lane for lane in range(2 * self.L) if (lane % group < group // 2) == is_first] for is_first in (True, False)]
+            masks = [ir.Constant(ir.VectorType(_int32, self.L), lanes) for lanes in halves]
+            pairs = list(zip(xs[::2], xs[1::2], strict=True)) if len(xs) > 1 else [(xs[0], xs[0])]
+            xs = [self.builder.fadd(*(self.builder.shuffle_vector(x, y, mask) for mask in masks)) for x, y in pairs]
+            group //= 2
+        return xs
 
     def _function(self, name: str, result: Any, *arguments: Any) -> Any:
         module = self.builder.module

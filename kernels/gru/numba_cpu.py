@@ -71,9 +71,10 @@ def step(x: Array, h: Array, w_ih: Array, w_hh: Array, b_ih: Array | None = None
     N, H = h.shape
     z, h_t = np.zeros((2, N, 3 * H), x.dtype), np.empty_like(h)
     none = x[0, :0]
-    P = workers.threads(4 * (w_ih.size + w_hh.size))
+    operations = 2 * (N + 1) * (w_ih.size + w_hh.size)  # reading the weights takes as long as one row
     b_ih, b_hh = none if b_ih is None else b_ih, none if b_hh is None else b_hh
-    workers.run(_step, P, x, h, w_ih, w_hh, b_ih, b_hh, z[0], z[1], h_t, worth_waking=False)
+    P, worth_waking = workers.threads(operations), operations > workers.WORTH_WAKING
+    workers.run(_step, P, x, h, w_ih, w_hh, b_ih, b_hh, z[0], z[1], h_t, worth_waking=worth_waking)
     return h_t
 
 

@@ -105,9 +105,10 @@ def step(
     a = np.zeros((N, 4 * H), x.dtype)
     h_t, c_t = np.empty_like(h), np.empty_like(c)
     none = x[0, :0]
-    P = workers.threads(4 * (w_ih.size + w_hh.size))
+    operations = 2 * (N + 1) * (w_ih.size + w_hh.size)  # reading the weights takes as long as one row
     b_ih, b_hh = none if b_ih is None else b_ih, none if b_hh is None else b_hh
-    workers.run(_step, P, x, h, c, w_ih, w_hh, b_ih, b_hh, a, h_t, c_t, worth_waking=False)
+    P, worth_waking = workers.threads(operations), operations > workers.WORTH_WAKING
+    workers.run(_step, P, x, h, c, w_ih, w_hh, b_ih, b_hh, a, h_t, c_t, worth_waking=worth_waking)
     return h_t, c_t
 
 

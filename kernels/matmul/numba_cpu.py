@@ -6,6 +6,8 @@
                 for each tile of rows (6 at most):       its part of a lies in the first cache
                     for each panel:                      the tile of `tile.py`
 
+Few rows times a transpose, x w^T, copy nothing: each row of w is read once, and multiplied by all of them (`rows.py`).
+
 Threads share the columns, or the rows where there are more of them, and pack for themselves: none waits for another. Every number of `out`
 is a sum, in order, over the blocks of k, each a chain of multiply-adds: neither the threads nor the numbers beside it change a bit of it.
 """
@@ -21,8 +23,10 @@ from minirnn.kernels import workers
 from minirnn.kernels.compiling import compiled
 from minirnn.kernels.contract import Array
 from minirnn.kernels.matmul import numpy_
-from minirnn.kernels.matmul.sizes import pays
+from minirnn.kernels.matmul.sizes import is_few, pays
 from minirnn.kernels.product import DEEPEST, FEW, TALLEST, lanes, padded
+from minirnn.kernels.rows import ROWS as TILE
+from minirnn.kernels.rows import dots
 from minirnn.kernels.tile import VECTOR, copy, tiles, transpose
 
 VECTORS = 4  # of a panel; the last one has 1 or 2 where that is enough
@@ -40,7 +44,9 @@ def multiply(a: Array, b: Array, bias: Array | None = None, out: Array | None = 
 
     The products that blocks do not pay for are NumPy's.
     """
-    return (blocked if pays(a.shape[0], a.shape[1], b.shape[1]) else numpy_.multiply)(a, b, bias, out, accumulate)
+    if not pays(a.shape[0], a.shape[1], b.shape[1]):
+        return numpy_.multiply(a, b, bias, out, accumulate)
+    return (few if is_few(a.shape[0]) and b.strides[0] == b.itemsize else blocked)(a, b, bias, out, accumulate)
 
 
 def blocked(a: Array, b: Array, bias: Array | None = None, out: Array | None = None, accumulate: bool = False) -> Array:
@@ -50,14 +56,7 @@ def blocked(a: Array, b: Array, bias: Array | None = None, out: Array | None = N
     accumulate        needs `out`, and takes no bias
     """
     (M, K), N, dtype = a.shape, b.shape[1], a.dtype
-    result = np.empty((M, N), dtype) if out is None else out
-    in_place = result.flags.c_contiguous or (result.strides[1] == result.itemsize and result.strides[0] >= N * result.itemsize)
-    if result.shape != (M, N) or result.dtype != dtype or not in_place:
-        raise ValueError(
-            f"matmul: out must be {dtype} (M, N) = {(M, N)} with contiguous rows, got {result.dtype} {result.shape}, {result.strides}"
-        )
-    if accumulate and (out is None or bias is not None):
-        raise ValueError("matmul: accumulate needs out, and takes no bias: add the bias to out before")
+    result = _result(M, K, N, dtype, bias, out, accumulate)
     if min(M, K, N) == 0:
         return numpy_.multiply(a, b, bias, result, accumulate)
     a, a_row, a_k = _flat(a)
@@ -76,6 +75,34 @@ def blocked(a: Array, b: Array, bias: Array | None = None, out: Array | None = N
     return result
 
 
+def few(a: Array, b: Array, bias: Array | None = None, out: Array | None = None, accumulate: bool = False) -> Array:
+    """As `blocked`, for few rows of a and for a b that lies column by column, which is read once, where it lies."""
+    (M, K), N = a.shape, b.shape[1]
+    result = _result(M, K, N, a.dtype, bias, out, accumulate)
+    if min(M, K, N) == 0:
+        return numpy_.multiply(a, b, bias, result, accumulate)
+    (a, a_row), (b, b_column), (c, c_row) = _by_rows(a), _by_rows(b.T), _by_rows(result)
+    start, start_row, starts = (c, c_row, accumulate) if bias is None else (np.ascontiguousarray(bias), 0, True)
+    operations = 2 * M * K * N
+    P = min(-(-N // TILE), workers.threads(operations))
+    operands = (a, a_row, b, b_column, c, c_row, start, start_row, starts, M, K, N)
+    workers.run(_part_of_few, P, *operands, worth_waking=operations > 2 * workers.WORTH)
+    return result
+
+
+def _result(M: int, K: int, N: int, dtype: Any, bias: Array | None, out: Array | None, accumulate: bool) -> Array:
+    """What a product is written to, after a check of the arguments."""
+    result = np.empty((M, N), dtype) if out is None else out
+    in_place = result.flags.c_contiguous or (result.strides[1] == result.itemsize and result.strides[0] >= N * result.itemsize)
+    if result.shape != (M, N) or result.dtype != dtype or not in_place:
+        raise ValueError(
+            f"matmul: out must be {dtype} (M, N) = {(M, N)} with contiguous rows, got {result.dtype} {result.shape}, {result.strides}"
+        )
+    if accumulate and (out is None or bias is not None):
+        raise ValueError("matmul: accumulate needs out, and takes no bias: add the bias to out before")
+    return result
+
+
 def _flat(x: Array) -> tuple[Array, int, int]:
     """x (rows, columns) as a vector, and how many elements lie between two rows and two columns: one of these is 1, or x is copied."""
     if x.flags.c_contiguous and x.flags.writeable:
@@ -88,6 +115,35 @@ def _flat(x: Array) -> tuple[Array, int, int]:
         return x.copy().reshape(-1), columns, 1
     span = (rows - 1) * down + (columns - 1) * right + 1
     return np.lib.stride_tricks.as_strided(x, (span,), (x.itemsize,)), down, right
+
+
+def _by_rows(x: Array) -> tuple[Array, int]:
+    """x, or a copy with contiguous rows, as a vector, and how many elements lie between two rows."""
+    vector, row, column = _flat(x)
+    return (vector, row) if column == 1 else _by_rows(np.ascontiguousarray(x))
+
+
+@compiled(error_model="numpy")
+def _part_of_few(
+    p: int,
+    P: int,
+    a: Array,
+    a_row: int,
+    b: Array,
+    b_column: int,
+    out: Array,
+    out_row: int,
+    start: Array,
+    start_row: int,
+    starts: bool,
+    M: int,
+    K: int,
+    N: int,
+) -> None:
+    """The columns of thread p; all arrays are vectors."""
+    tiles = (N + TILE - 1) // TILE
+    left, right = tiles * p // P * TILE, min(N, tiles * (p + 1) // P * TILE)
+    dots(a, 0, a_row, M, K, b, left * b_column, b_column, right - left, out, left, out_row, start, left, start_row, starts)
 
 
 @compiled(error_model="numpy")

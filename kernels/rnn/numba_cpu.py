@@ -71,9 +71,10 @@ def step(
     """h_t (N, H) from x (N, D), h (N, H), w_ih (H, D), w_hh (H, H), b_ih, b_hh (H,)"""
     check_nonlinearity(nonlinearity)
     a, h_t, none = np.zeros_like(h), np.empty_like(h), x[0, :0]
-    P = workers.threads(4 * (w_ih.size + w_hh.size))
+    operations = 2 * (len(h) + 1) * (w_ih.size + w_hh.size)  # reading the weights takes as long as one row
     b_ih, b_hh = none if b_ih is None else b_ih, none if b_hh is None else b_hh
-    workers.run(_step, P, x, h, w_ih, w_hh, b_ih, b_hh, nonlinearity == "tanh", a, h_t, worth_waking=False)
+    P, worth_waking = workers.threads(operations), operations > workers.WORTH_WAKING
+    workers.run(_step, P, x, h, w_ih, w_hh, b_ih, b_hh, nonlinearity == "tanh", a, h_t, worth_waking=worth_waking)
     return h_t
 
 

@@ -14,13 +14,14 @@ pytest.importorskip("numba", reason="the product is compiled by Numba")
 
 from minirnn.kernels import fused, workers
 from minirnn.kernels.matmul import numba_cpu, numpy_, sizes
-from minirnn.kernels.matmul.numba_cpu import blocked
+from minirnn.kernels.matmul.numba_cpu import blocked, few
 
 from .problems import Array
 
 dtypes = st.sampled_from([np.float32, np.float64])
 lengths = st.one_of(st.integers(0, 40), st.sampled_from([61, 64, 65, 127, 128, 255, 257, 300]))
 depths = st.one_of(lengths, st.sampled_from([511, 512, 513, 1030]))
+products = st.sampled_from([blocked, few])
 layouts = st.sampled_from(["rows", "columns", "rows apart", "columns apart", "every other", "backwards", "read only"])
 
 
@@ -60,14 +61,15 @@ def exact(a: Array, b: Array, plus: Any) -> Array:
     return a.astype(np.longdouble) @ b.astype(np.longdouble) + plus
 
 
-@given(lengths, depths, lengths, dtypes, layouts, layouts, st.sampled_from(["nothing", "bias", "out", "accumulate"]))
-@example(1025, 5, 3, np.float32, "columns", "rows", "accumulate")  # more rows than a packed block of a has
-@example(7, 520, 530, np.float32, "rows", "columns", "bias")  # more columns than a block of b has
-def test_within_the_bounds_of_rounding(M: int, K: int, N: int, dtype: Any, of_a: str, of_b: str, starts: str) -> None:
+@given(products, lengths, depths, lengths, dtypes, layouts, layouts, st.sampled_from(["nothing", "bias", "out", "accumulate"]))
+@example(blocked, 1025, 5, 3, np.float32, "columns", "rows", "accumulate")  # more rows than a packed block of a has
+@example(blocked, 7, 520, 530, np.float32, "rows", "columns", "bias")  # more columns than a block of b has
+@example(few, 11, 1040, 21, np.float32, "rows", "columns", "accumulate")  # three blocks of k, the last rows of w fewer than a tile has
+def test_within_the_bounds_of_rounding(product: Any, M: int, K: int, N: int, dtype: Any, of_a: str, of_b: str, starts: str) -> None:
     a, b, bias, c = draw(M, K, dtype=dtype), draw(K, N, dtype=dtype, seed=1), draw(N, dtype=dtype, seed=2), draw(M, N, dtype=dtype, seed=3)
     plus: Any = {"bias": bias, "accumulate": c}.get(starts, 0)
     out = laid(c, "rows apart") if starts in ("out", "accumulate") else None
-    y = blocked(laid(a, of_a), laid(b, of_b), bias if starts == "bias" else None, out, starts == "accumulate")
+    y = product(laid(a, of_a), laid(b, of_b), bias if starts == "bias" else None, out, starts == "accumulate")
     assert y.dtype == dtype
     assert out is None or y is out
     assert (np.abs(y - exact(a, b, plus)) <= allowed(a, b, plus)).all()
@@ -80,52 +82,54 @@ def _awake(run: Any, *arguments: Any, **options: Any) -> None:
     run(*arguments, **{**options, "worth_waking": True})
 
 
-@given(lengths, depths, lengths, dtypes, layouts, layouts)
-def test_any_number_of_threads_gives_the_same_bits(M: int, K: int, N: int, dtype: Any, of_a: str, of_b: str) -> None:
+@given(products, lengths, depths, lengths, dtypes, layouts, layouts)
+def test_any_number_of_threads_gives_the_same_bits(product: Any, M: int, K: int, N: int, dtype: Any, of_a: str, of_b: str) -> None:
     a, b = laid(draw(M, K, dtype=dtype), of_a), laid(draw(K, N, dtype=dtype, seed=1), of_b)
     results = []
     for threads in range(1, 5):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(workers, "threads", lambda operations, threads=threads: threads)
             patch.setattr(workers, "run", partial(_awake, workers.run))
-            results.append(blocked(a, b))
+            results.append(product(a, b))
     for other in results[1:]:
         np.testing.assert_array_equal(other, results[0])
 
 
-@given(st.integers(1, 70), depths, st.integers(1, 140), dtypes, layouts, st.data())
-def test_a_row_does_not_depend_on_those_beside_it(M: int, K: int, N: int, dtype: Any, of_a: str, data: st.DataObject) -> None:
+@given(products, st.integers(1, 70), depths, st.integers(1, 140), dtypes, layouts, st.data())
+def test_a_row_does_not_depend_on_those_beside_it(product: Any, M: int, K: int, N: int, dtype: Any, of_a: str, data: st.DataObject) -> None:
     a, b = draw(M, K, dtype=dtype), draw(K, N, dtype=dtype, seed=1)
-    together = blocked(laid(a, of_a), b)
+    together = product(laid(a, of_a), b)
     r = data.draw(st.integers(0, M - 1))
-    np.testing.assert_array_equal(blocked(a[r : r + 1], b)[0], together[r])
+    np.testing.assert_array_equal(product(a[r : r + 1], b)[0], together[r])
     if K:
         a[r, data.draw(st.integers(0, K - 1))] = data.draw(st.sampled_from([np.nan, np.inf, -np.inf]))
-        beside = blocked(laid(a, of_a), b)
+        beside = product(laid(a, of_a), b)
         assert not np.isfinite(beside[r]).any()
         np.testing.assert_array_equal(np.delete(beside, r, 0), np.delete(together, r, 0))
         b = b.copy()
         b[K - 1, N - 1] = np.nan  # and a column of b reaches its own column
-        np.testing.assert_array_equal(np.delete(blocked(np.delete(a, r, 0), b), N - 1, 1), np.delete(np.delete(together, r, 0), N - 1, 1))
+        np.testing.assert_array_equal(np.delete(product(np.delete(a, r, 0), b), N - 1, 1), np.delete(np.delete(together, r, 0), N - 1, 1))
 
 
 @given(depths.filter(bool), dtypes)
 def test_whole_numbers_are_exact(K: int, dtype: Any) -> None:
     rng = np.random.default_rng(K)
     a, b = rng.integers(-9, 10, (23, K)), rng.integers(-9, 10, (K, 83))
-    np.testing.assert_array_equal(blocked(a.astype(dtype), b.astype(dtype)), a @ b)
+    for product in (blocked, few):
+        np.testing.assert_array_equal(product(a.astype(dtype), b.astype(dtype)), a @ b)
 
 
 def test_a_planted_error_is_outside_the_bounds() -> None:
     """One product left out, one counted twice, two columns exchanged."""
     a, b = draw(20, 900, dtype=np.float32), draw(900, 70, dtype=np.float32, seed=1)
     limit, right = allowed(a, b, 0), exact(a, b, 0)
-    assert (np.abs(blocked(a, b) - right) <= limit).all()
     less, more = a.copy(), a.copy()
     less[:, 899] = 0
     more[:, 512] *= 2
-    for wrong in (blocked(less, b), blocked(more, b), blocked(a, b[:, [1, 0, *range(2, 70)]])):
-        assert not (np.abs(wrong - right) <= limit).all()
+    for product in (blocked, few):
+        assert (np.abs(product(a, b) - right) <= limit).all()
+        for wrong in (product(less, b), product(more, b), product(a, b[:, [1, 0, *range(2, 70)]])):
+            assert not (np.abs(wrong - right) <= limit).all()
 
 
 def test_blocks_add_up_more_accurately_than_one_chain() -> None:
@@ -168,6 +172,11 @@ def test_sizes_alone_decide_who_multiplies(monkeypatch: pytest.MonkeyPatch) -> N
     np.testing.assert_array_equal(kernel.multiply(small, small), small @ small)
     kernel.multiply(large, large)
     assert asked == [(65, 65)]
+    monkeypatch.setattr(numba_cpu, "few", lambda *arguments: asked.append("few"))
+    some = draw(16, 512, dtype=np.float32)
+    kernel.multiply(some, draw(64, 512, dtype=np.float32).T)
+    kernel.multiply(some, draw(512, 64, dtype=np.float32))  # that one is packed
+    assert asked == [(65, 65), "few", (16, 512)]
 
 
 def test_what_is_refused() -> None:
