@@ -8,6 +8,9 @@ from typing import Any
 import numba
 from numba import extending, types
 
+from minirnn.kernels.compiling import compiled
+from minirnn.kernels.contract import Array
+
 _intrinsic: Callable[[Any], Any] = extending.intrinsic
 _types: Any = types
 _numba: Any = numba
@@ -22,3 +25,13 @@ def pointer(context: Any, address: Any, like: Any) -> Any:
         return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
 
     return _types.CPointer(like.dtype)(address, like), generate
+
+
+def address(array: Array) -> int:
+    """Where a dense array's numbers begin; `array.ctypes.data`, which takes a microsecond, in a quarter."""
+    return _address(array.ravel("K"))  # type: ignore[no-any-return]
+
+
+@compiled()
+def _address(flat: Array) -> Any:
+    return flat.ctypes.data

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from minirnn.kernels import workers
-from minirnn.kernels.addresses import carray, pointer
+from minirnn.kernels.addresses import address, carray, pointer
 from minirnn.kernels.compiling import compiled
 from minirnn.kernels.contract import Array
 
@@ -57,12 +57,13 @@ def steps(
         return
     dtype = parameters[0][0].dtype
     for *arrays, _ in parameters:
+        shape = arrays[0].shape
         for name, array in zip(("param", "grad", "m", "v"), arrays, strict=True):
             if not array.flags.c_contiguous:
                 raise ValueError(f"adam: {name} must be C-contiguous; np.ascontiguousarray makes it so")
-            if array.shape != arrays[0].shape or array.dtype != dtype:
-                raise ValueError(f"adam: {name} is {array.dtype} {array.shape} and param is {dtype} {arrays[0].shape}; they must agree")
-    table = np.array([[*(array.ctypes.data for array in arrays), arrays[0].size] for *arrays, _ in parameters])  # (K, 5)
+            if array.shape != shape or array.dtype != dtype:
+                raise ValueError(f"adam: {name} is {array.dtype} {array.shape} and param is {dtype} {shape}; they must agree")
+    table = np.array([[*map(address, arrays), arrays[0].size] for *arrays, _ in parameters])  # (K, 5)
     rates = {t: (lr / (1 - beta1**t), 1 / math.sqrt(1 - beta2**t)) for *_, t in parameters}
     first = (scale, 0.0 if decoupled else weight_decay, 1 - lr * weight_decay if decoupled else 1.0, 1 - beta1, 1 - beta2)
     coefficients = np.array([(*first, *rates[t], eps) for *_, t in parameters], dtype)  # (K, 8)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from minirnn.kernels import workers
-from minirnn.kernels.addresses import carray, pointer
+from minirnn.kernels.addresses import address, carray, pointer
 from minirnn.kernels.compiling import compiled
 from minirnn.kernels.contract import Array
 
@@ -25,7 +25,7 @@ def total(arrays: Sequence[Array]) -> float:
     if not flat:
         return 0.0
     ends = np.cumsum([-(-x.size // BLOCK) for x in flat])
-    table = np.array([(x.ctypes.data, x.size, end) for x, end in zip(flat, ends, strict=True)])  # (K, 3)
+    table = np.array([(address(x), x.size, end) for x, end in zip(flat, ends, strict=True)])  # (K, 3)
     sums = np.empty(int(ends[-1]))
     workers.run(_squares, workers.groups(sums.size, OPERATIONS * BLOCK * sums.size), table, sums, flat[0][:0])
     return float(sums.sum())

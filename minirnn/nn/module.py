@@ -121,8 +121,9 @@ class Module:
 
     def train(self, mode: bool = True) -> Self:
         """Training mode, in which dropout drops, for this module and all below it."""
-        for module in self.modules():
-            module.training = mode
+        self.training = mode
+        for value in list(vars(self).values()):  # a step of training asks for it: no names, no search for what comes twice
+            _set_mode(value, mode)
         return self
 
     def eval(self) -> Self:
@@ -212,6 +213,14 @@ def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
             yield from _flat(f"{name}.{key}", item)
     else:
         yield name, value
+
+
+def _set_mode(value: Any, mode: bool) -> None:
+    if isinstance(value, Module):
+        value.train(mode)
+    elif isinstance(value, (dict, list, tuple)):
+        for item in value.values() if isinstance(value, dict) else value:
+            _set_mode(item, mode)
 
 
 def _once(named: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
