@@ -7,6 +7,8 @@ without a call they sleep, and leave the cores to others. `share` does the same 
 from __future__ import annotations
 
 import atexit
+import contextlib
+import ctypes
 import os
 import threading
 import time
@@ -100,6 +102,7 @@ def run(function: Callable[..., None], P: int, *arguments: Any, worth_waking: bo
             sleepers = handoff.claim(mailboxes, P - 1)
             alone = sleepers > 0 and not worth_waking
             if sleepers and (worth_waking or _last_call - before < 1e-4):
+                _crew.make_way()
                 _crew.wake(sleepers)
                 sleepers = 0
             if alone:
@@ -122,6 +125,7 @@ class _Crew:
         self.threads: list[threading.Thread] = []
         self.boxes = np.zeros(MOST * 8 + 8, np.int64)  # mailboxes, states WAITING
         self.first = self.boxes.ctypes.data + -self.boxes.ctypes.data % 64  # on a cache line
+        self.avoided: int | None = None  # the core that the workers were told to keep off
 
     def mailboxes(self, count: int) -> int:
         """The address of the first of `count` mailboxes or more, after making sure that they have their workers."""
@@ -131,7 +135,23 @@ class _Crew:
             self.alarms[k].acquire()
             self.threads.append(threading.Thread(target=self._work, args=(k,), name=f"minirnn-{k}", daemon=True))
             self.threads[k].start()
+            self.avoided = None
         return self.first
+
+    def make_way(self) -> None:
+        """Keep the workers off this thread's core, as long as there is another; nothing where the system has no calls for that.
+
+        Left to itself, Linux likes to wake a thread on the core of its waker: the two then take turns there, and it moves one of them only
+        after some ten milliseconds, by which time many calls have taken three times as long.
+        """
+        core = _core() if _core else None
+        if core == self.avoided:
+            return
+        self.avoided = core
+        others = os.sched_getaffinity(0) - {core}
+        with contextlib.suppress(OSError):  # not permitted: they run where they run
+            for thread in self.threads if others else []:
+                os.sched_setaffinity(thread.native_id or 0, others)
 
     def wake(self, sleepers: int) -> None:
         for k, alarm in enumerate(self.alarms):
@@ -167,6 +187,7 @@ def _forget() -> None:
     _pool, _crew, _one_call = None, _Crew(), threading.Lock()
 
 
+_core = getattr(ctypes.PyDLL(None), "sched_getcpu", None) if hasattr(os, "sched_setaffinity") else None
 _last_call = 0.0
 _launchers: dict[Callable[..., None], Callable[..., None]] = {}
 _forget()

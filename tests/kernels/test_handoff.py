@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import subprocess
 import sys
 import threading
@@ -61,6 +62,40 @@ def test_workers_that_sleep_are_woken() -> None:
         workers.run(count_up, 2, counts, shares, 1.0)
         time.sleep(0.003)
     np.testing.assert_array_equal(counts, [20, 20])
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system does not say where a thread may run")
+def test_workers_keep_off_the_core_of_whoever_wakes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    allowed = os.sched_getaffinity(0)
+    for core in [*sorted(allowed), min(allowed)]:
+        monkeypatch.setattr(workers, "_core", lambda core=core: core)
+        time.sleep(0.003)
+        counts = np.zeros(2)
+        workers.run(count_up, 2, counts, np.zeros(2, np.int64), 1.0)
+        workers._crew.make_way()  # as if the worker had been asleep, should it not have been
+        np.testing.assert_array_equal(counts, [1, 1])
+        assert os.sched_getaffinity(workers._crew.threads[0].native_id or 0) == (allowed - {core} or allowed)
+    assert os.sched_getaffinity(0) == allowed, "the caller's own set is left alone"
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system does not say where a thread may run")
+@pytest.mark.parametrize("why", ["one core", "not permitted", "no such call"])
+def test_workers_run_where_they_run_when_they_cannot_be_moved(why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: Any) -> None:
+        raise PermissionError
+
+    if why == "one core":
+        monkeypatch.setattr(os, "sched_getaffinity", lambda thread: {workers._core()} if workers._core else set())
+    monkeypatch.setattr(os, "sched_setaffinity", refuse)  # with one core, too: nothing is asked for
+    if why == "no such call":
+        monkeypatch.setattr(workers, "_core", None)
+    for _ in range(3):
+        workers._crew.avoided = None
+        time.sleep(0.003)
+        counts = np.zeros(2)
+        workers.run(count_up, 2, counts, np.zeros(2, np.int64), 1.0)
+        np.testing.assert_array_equal(counts, [1, 1])
+    workers._crew.avoided = None
 
 
 def test_callers_in_several_threads_get_their_turns() -> None:
