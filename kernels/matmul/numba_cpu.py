@@ -46,7 +46,7 @@ def multiply(a: Array, b: Array, bias: Array | None = None, out: Array | None = 
     """
     if not pays(a.shape[0], a.shape[1], b.shape[1]):
         return numpy_.multiply(a, b, bias, out, accumulate)
-    return (few if is_few(a.shape[0]) and b.strides[0] == b.itemsize else blocked)(a, b, bias, out, accumulate)
+    return (few if is_few(*a.shape) and b.strides[0] == b.itemsize else blocked)(a, b, bias, out, accumulate)
 
 
 def blocked(a: Array, b: Array, bias: Array | None = None, out: Array | None = None, accumulate: bool = False) -> Array:

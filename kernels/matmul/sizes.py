@@ -4,7 +4,8 @@ from __future__ import annotations
 
 FEWEST_ROWS = 4  # with fewer, a copy of b costs as much as the product
 FEWEST_COLUMNS = 32  # with fewer, the sums of a tile are too few to keep the multipliers busy
-MOST_ROWS = 24  # for which a transpose is not packed
+FEW = 16  # times as many k's as rows, or more: a transpose is multiplied as it lies
+ENOUGH = 512  # k's: for more, few rows are as many as for these
 LEAST = 2**18  # multiply-adds; beyond, the library takes several threads, which then spin for 60 ms in the way of ours
 
 
@@ -13,6 +14,6 @@ def pays(M: int, K: int, N: int) -> bool:
     return M >= FEWEST_ROWS and N >= FEWEST_COLUMNS and M * K * N > LEAST
 
 
-def is_few(M: int) -> bool:
-    """Whether a matrix that lies as its transpose is multiplied by M rows as it lies."""
-    return M <= MOST_ROWS
+def is_few(M: int, K: int) -> bool:
+    """Whether M rows of length K are few enough not to pack a transpose for them."""
+    return min(K, ENOUGH) // M >= FEW

@@ -28,7 +28,7 @@ from minirnn.ops.recurrence import Recurrence, gru_unrolled, lstm_unrolled, rnn_
 from minirnn.ops.shape import concatenate, reshape
 from minirnn.tensor import Tensor
 
-STEPPED = 2**14  # numbers of a state, at most, for which a step that packs nothing is the faster one
+STEPPED = 2**16  # numbers of a state, at most, for which a step that packs nothing is the faster one
 STEPS = 2**30  # as if of very many: a kernel that prepares something once per call prepares nothing for a step
 
 ROWS = 1024  # of a piece: enough for products at full speed, few enough for its gates to stay in the cache

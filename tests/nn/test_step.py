@@ -106,7 +106,7 @@ def test_the_step_is_taken_where_nothing_is_recorded_or_watched(monkeypatch: pyt
             cell(x)
         assert taken == [True, False]
         assert "LSTMLayer" in cost.by_operation
-        cell(Tensor(draw(5000, 3).astype("f")))
+        cell(Tensor(draw(20000, 3).astype("f")))
         assert taken.pop() is False
         lstm(Tensor(x.data[None]))
         assert len(taken) == 2  # dropout falls between the layers in training
