@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-FEWEST_ROWS = 4  # with fewer, a copy of b costs as much as the product
+FEWEST_ROWS = 2  # one is a product of a matrix and a vector, where the library does best
 FEWEST_COLUMNS = 32  # with fewer, the sums of a tile are too few to keep the multipliers busy
 FEW = 16  # times as many k's as rows, or more: a transpose is multiplied as it lies
 ENOUGH = 512  # k's: for more, few rows are as many as for these
