@@ -42,6 +42,8 @@ def weight_gradient(multiply: Callable[..., Array], da: Array, state: Array, sta
         return multiply(da.T, previous(state, state0, batch_sizes))
     if S == N:
         return multiply(da.T, state0)
+    if not state0.any():  # zeros add nothing
+        return multiply(da[N:].T, state[: S - N])
     result = multiply(da[N:].T, state[: S - N])
     return multiply(da[:N].T, state0, out=result, accumulate=True)
 

@@ -28,6 +28,7 @@ from minirnn.kernels.product import DEEPEST, FEW, TALLEST, lanes, padded
 from minirnn.kernels.rows import ROWS as TILE
 from minirnn.kernels.rows import dots
 from minirnn.kernels.tile import VECTOR, copy, tiles, transpose
+from minirnn.kernels.vectors import lanes_of, load, pointer, store, zeros
 
 VECTORS = 4  # of a panel; the last one has 1 or 2 where that is enough
 PANELS = 4  # of a block of b
@@ -39,26 +40,36 @@ RUN = 128  # k's that a row of b^T is read along
 _tile_4, _tile_2, _tile_1 = (tiles(V, HEIGHT, 1) for V in (4, 2, 1))
 
 
-def multiply(a: Array, b: Array, bias: Array | None = None, out: Array | None = None, accumulate: bool = False) -> Array:
+def multiply(
+    a: Array, b: Array, bias: Array | None = None, out: Array | None = None, accumulate: bool = False, sums: Array | None = None
+) -> Array:
     """a (M, K), b (K, N), bias (N,) or None -> (M, N): `out`, or a new array; with `accumulate`, what `out` was is added
 
-    The products that blocks do not pay for are NumPy's.
+    `sums` (M,), if there are any, get the sums of the rows of a. The products that blocks do not pay for are NumPy's.
     """
     if not pays(a.shape[0], a.shape[1], b.shape[1]):
-        return numpy_.multiply(a, b, bias, out, accumulate)
-    return (few if is_few(*a.shape) and b.strides[0] == b.itemsize else blocked)(a, b, bias, out, accumulate)
+        return numpy_.multiply(a, b, bias, out, accumulate, sums)
+    if not (is_few(*a.shape) and b.strides[0] == b.itemsize):
+        return blocked(a, b, bias, out, accumulate, sums)
+    if sums is not None:
+        a.sum(1, out=sums)
+    return few(a, b, bias, out, accumulate)
 
 
-def blocked(a: Array, b: Array, bias: Array | None = None, out: Array | None = None, accumulate: bool = False) -> Array:
+def blocked(
+    a: Array, b: Array, bias: Array | None = None, out: Array | None = None, accumulate: bool = False, sums: Array | None = None
+) -> Array:
     """As `multiply`, whatever the sizes. `a`, `b` and their transposes are read where they lie; the rows of `out` are contiguous.
 
     a, b, bias, out   all float32 or all float64; `out` overlaps none of the others
     accumulate        needs `out`, and takes no bias
+    sums              contiguous; they cost nearly nothing where `a` is a transpose, since every thread packs its rows
     """
     (M, K), N, dtype = a.shape, b.shape[1], a.dtype
     result = _result(M, K, N, dtype, bias, out, accumulate)
     if min(M, K, N) == 0:
-        return numpy_.multiply(a, b, bias, result, accumulate)
+        return numpy_.multiply(a, b, bias, result, accumulate, sums)
+    rows = a
     a, a_row, a_k = _flat(a)
     b, b_k, b_column = _flat(b)
     c, c_row, _ = _flat(result)
@@ -70,7 +81,11 @@ def blocked(a: Array, b: Array, bias: Array | None = None, out: Array | None = N
     line = 64 // a.itemsize
     size = padded(min(K, DEEPEST) * (PANELS * VECTORS * lanes(dtype) + packed), line)
     scratch = np.empty(P * size + line, dtype)
-    operands = (by_rows, a, a_row, a_k, b, b_k, b_column, c, c_row, start, start_row, starts, M, K, N, scratch, size)
+    in_passing = sums is not None and a_k > 1
+    if sums is not None and not in_passing:
+        rows.sum(1, out=sums)
+    row_sums = sums if in_passing else scratch[:0]
+    operands = (by_rows, a, a_row, a_k, b, b_k, b_column, c, c_row, start, start_row, starts, M, K, N, row_sums, scratch, size)
     workers.run(_part, P, *operands, worth_waking=operations > 2 * workers.WORTH)
     return result
 
@@ -165,10 +180,12 @@ def _part(
     M: int,
     K: int,
     N: int,
+    sums: Array,
     scratch: Array,
     size: int,
 ) -> None:
-    """The share of thread p. All arrays are vectors: a[m, k] is element m a_row + k a_k, start (what `out` starts from) like `out`."""
+    """The share of thread p. All arrays are vectors: a[m, k] is element m a_row + k a_k, start (what `out` starts from) like `out`.
+    sums (M,) of the rows of a, or empty."""
     L = VECTOR // a.itemsize
     top, bottom, left, right = 0, M, 0, N
     if by_rows:
@@ -176,7 +193,7 @@ def _part(
     else:
         vectors = (N + L - 1) // L
         left, right = p * vectors // P * L, min(N, (p + 1) * vectors // P * L)
-    packs = a_k > 1
+    packs, sums_up = a_k > 1, sums.size > 0 and (by_rows or p == 0)
     panels_at = p * size + -scratch.ctypes.data % 64 // a.itemsize  # on a cache line
     packed_at = panels_at + min(K, DEEPEST) * PANELS * VECTORS * L
     height, width = ROWS if packs else M, PANELS * VECTORS * L
@@ -188,6 +205,8 @@ def _part(
             n = min(height, bottom - row)
             if packs:
                 _pack_a(a, row + k * a_k, a_k, n, depth, scratch, packed_at)
+                if sums_up:
+                    _sum_rows(scratch, packed_at, n, depth, block > 0, sums, row)
             of_a = (scratch, packed_at, 0) if packs else (a, row * a_row + k, a_row)
             for column in range(left, right, width):
                 columns = min(width, right - column)
@@ -251,6 +270,27 @@ def _pack_a(a: Array, a_at: int, a_k: int, n: int, depth: int, packed: Array, at
             for k in range(some, min(some + FEW, depth)):
                 for r in range(strip, strip + STRIP, L):
                     copy(a, a_at + k * a_k + r, n - r, packed, at + strip * (depth - 1) + k * STRIP + r, L)
+
+
+@njit(error_model="numpy")
+def _sum_rows(packed: Array, at: int, n: int, depth: int, adds: bool, sums: Array, first: int) -> None:
+    """The sums over k of what `_pack_a` has packed, n of them from `first` on, or what they were and these: two chains each."""
+    L, zero = lanes_of(packed), zeros(packed)
+    packed, sums = pointer(packed), pointer(sums)
+    for strip in range(0, n, STRIP):
+        for r in range(strip, min(strip + STRIP, n), L):
+            row = at + strip * (depth - 1) + r
+            total = load(packed, row, None)
+            other = load(packed, row + STRIP, None) if depth > 1 else zero
+            for k in range(2, depth - 1, 2):
+                total = total + load(packed, row + k * STRIP, None)
+                other = other + load(packed, row + (k + 1) * STRIP, None)
+            if depth > 2 and depth % 2:
+                total = total + load(packed, row + (depth - 1) * STRIP, None)
+            total = total + other
+            if adds:
+                total = total + load(sums, first + r, n - r)
+            store(sums, first + r, total, n - r)
 
 
 @njit(error_model="numpy")

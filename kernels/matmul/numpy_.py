@@ -10,8 +10,15 @@ import numpy as np
 from minirnn.kernels.contract import Array
 
 
-def multiply(a: Array, b: Array, bias: Array | None = None, out: Array | None = None, accumulate: bool = False) -> Array:
-    """a (M, K), b (K, N), bias (N,) or None -> (M, N): `out`, or a new array; with `accumulate`, what `out` was is added"""
+def multiply(
+    a: Array, b: Array, bias: Array | None = None, out: Array | None = None, accumulate: bool = False, sums: Array | None = None
+) -> Array:
+    """a (M, K), b (K, N), bias (N,) or None -> (M, N): `out`, or a new array; with `accumulate`, what `out` was is added
+
+    `sums` (M,), if there are any, get the sums of the rows of a.
+    """
+    if sums is not None:
+        a.sum(1, out=sums)
     if out is None:
         out = np.matmul(a, b)
     elif accumulate:

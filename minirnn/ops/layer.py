@@ -175,8 +175,11 @@ class Layer(Recurrence):
                 d_states = d_first
             if dx is not None:
                 product(xp, dz, w_ih, out=dx.reshape(S, -1)[piece.rows])
-            dw_ih = product(xp, dz.T, self.rows[piece.rows]) if needs[1] else None
-            db = dz.sum(0) if self.bias and True in needs[3:5] else None
+            db = xp.empty(dz.shape[1], dz.dtype) if self.bias and True in needs[3:5] else None
+            if needs[1]:
+                dw_ih = product(xp, dz.T, self.rows[piece.rows], sums=db)
+            else:
+                dw_ih, db = None, None if db is None else dz.sum(0)
             for j, part in enumerate((dw_ih, dw_hh if needs[2] else None, db, *d_own)):
                 totals[j] = part if totals[j] is None else _added(totals[j], part)
         dw_ih, dw_hh, db, *d_own = totals

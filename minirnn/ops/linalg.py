@@ -242,14 +242,24 @@ def _check_square(name: str, a: Tensor) -> None:
         raise ValueError(f"{name}: a must be (..., n, n), got {a.shape}")
 
 
-def product(xp: Any, a: Array, b: Array, bias: Array | None = None, out: Array | None = None, accumulate: bool = False) -> Array:
+def product(
+    xp: Any,
+    a: Array,
+    b: Array,
+    bias: Array | None = None,
+    out: Array | None = None,
+    accumulate: bool = False,
+    sums: Array | None = None,
+) -> Array:
     """a b (+ bias), by the kernel of large matrices on the CPU, else by the array module.
 
-    `out`, if there is one, gets the result, which is added to what it was with `accumulate`.
+    `out`, if there is one, gets the result, which is added to what it was with `accumulate`; `sums` get the sums of the rows of a.
     """
     on_cpu = xp is np and a.ndim == b.ndim == 2 and a.dtype == b.dtype and a.dtype in (np.float32, np.float64)
     if on_cpu and pays(a.shape[0], a.shape[1], b.shape[1]):
-        return registry.fused("matmul", a).multiply(a, b, bias, out, accumulate)
+        return registry.fused("matmul", a).multiply(a, b, bias, out, accumulate, sums)
+    if sums is not None:
+        a.sum(1, out=sums)
     a, b = _fit_for_blas(xp, a), _fit_for_blas(xp, b)
     if accumulate:
         out += xp.matmul(a, b)

@@ -95,6 +95,29 @@ def test_any_number_of_threads_gives_the_same_bits(product: Any, M: int, K: int,
         np.testing.assert_array_equal(other, results[0])
 
 
+@given(lengths, depths, lengths, dtypes, layouts)
+@example(1025, 5, 3, np.float32, "columns")
+@example(37, 1, 3, np.float64, "columns")
+def test_sums_of_rows(M: int, K: int, N: int, dtype: Any, of_a: str) -> None:
+    a, b, sums = draw(M, K, dtype=dtype), draw(K, N, dtype=dtype, seed=1), np.full(M, np.nan, dtype)
+    np.testing.assert_array_equal(blocked(laid(a, of_a), b, sums=sums), blocked(laid(a, of_a), b))
+    for threads in (1, 3):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(workers, "threads", lambda operations, threads=threads: threads)
+            patch.setattr(workers, "run", partial(_awake, workers.run))
+            again = np.full(M, np.nan, dtype)
+            blocked(laid(a, of_a), b, sums=again)
+            np.testing.assert_array_equal(again, sums)
+    ones = np.ones((K, 1), dtype)
+    assert (np.abs(sums - exact(a, ones, 0)[:, 0]) <= allowed(a, ones, 0)[:, 0]).all()
+    if K and M:  # what is infinite stays so, in its own row
+        a[M // 2, K - 1] = np.inf
+        after = np.empty_like(sums)
+        blocked(laid(a, of_a), b, sums=after)
+        assert after[M // 2] == np.inf
+        np.testing.assert_array_equal(np.delete(after, M // 2), np.delete(sums, M // 2))
+
+
 @given(products, st.integers(1, 70), depths, st.integers(1, 140), dtypes, layouts, st.data())
 def test_a_row_does_not_depend_on_those_beside_it(product: Any, M: int, K: int, N: int, dtype: Any, of_a: str, data: st.DataObject) -> None:
     a, b = draw(M, K, dtype=dtype), draw(K, N, dtype=dtype, seed=1)
