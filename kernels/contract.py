@@ -136,7 +136,7 @@ def check_packed(cell: str, gates: int, z: Array, w_hh: Array, batch_sizes: Arra
 
     `gates` is the number of gates (LSTM 4, GRU 3, RNN 1); `b_hn` is the GRU's bias; `states` are the (N, H) arrays by name.
     """
-    if batch_sizes.ndim != 1 or len(batch_sizes) == 0 or batch_sizes[-1] < 1 or (np.diff(batch_sizes) > 0).any():
+    if batch_sizes.ndim != 1 or len(batch_sizes) == 0 or batch_sizes[-1] < 1 or (batch_sizes[1:] > batch_sizes[:-1]).any():
         raise ValueError(
             f"{cell}: batch_sizes must be a non-increasing (T,) array of counts >= 1, got {np.array2string(batch_sizes, threshold=8)}; "
             "sort the sequences by length, longest first (minirnn.nn.pack does)"

@@ -32,6 +32,10 @@ AT_ONCE = 4 if WIDE else 2  # panels that a single row takes
 DEEPEST = 512  # k's of one chain: as much of a panel stays in the second cache while all rows pass by it
 FEW = 16  # rows of `w`, or of a panel, that are written together: whole cache lines on both sides of the copy
 
+# GNU's allocator hands memory back, page by page, once twice its largest freed block lies unused at the end of the heap: each training step
+# would get the same pages anew. So a block of nearly the most that it takes for this is freed here, never written to.
+np.empty(2**25 - 2**13, np.uint8)
+
 
 def empty(size: int, dtype: Any) -> Array:
     """An uninitialised vector that begins on a cache line, so that no load of a panel straddles two."""

@@ -268,7 +268,8 @@ def backward(output: Tensor, grad_output: Tensor | None = None, retain_graph: bo
             if leaf.grad is not None:
                 leaf.grad = leaf.grad + grad
             else:
-                leaf.grad = grad.clone() if id(grad.data) in shared or grad.data.base is not None else grad
+                alone = id(grad.data) not in shared and grad.data.base is None
+                leaf.grad = grad if alone else grad.clone() if create_graph else Tensor(grad.data.copy())
             shared.add(id(grad.data))
 
 

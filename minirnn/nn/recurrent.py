@@ -220,7 +220,7 @@ class Layered(Recurrence):
                 outputs.append(self._turned(h, packing) if backwards else h)
                 finals.append(tuple(packing.unsort(s, axis=1) for s in last))
             x = ops.concatenate(outputs, axis=-1) if len(outputs) > 1 else outputs[0]
-        return x, tuple(ops.concatenate(states) for states in zip(*finals, strict=True))
+        return x, finals[0] if len(finals) == 1 else tuple(ops.concatenate(states) for states in zip(*finals, strict=True))
 
     @staticmethod
     def _turned(x: Tensor, packing: Packing) -> Tensor:
