@@ -124,7 +124,6 @@ class Layer(Recurrence):
                 for all_rows, name in zip(whole, "hc", strict=False):
                     all_rows[piece.rows] = getattr(tape, name)
                     tape = tape._replace(**{name: all_rows[piece.rows]})  # kept once
-                    tape = tape._replace(**{name: all_rows[piece.rows]})  # kept once
             self.tapes.append(tape if piece.kept else None)
         self.whole = whole or [getattr(tape, name) for name in "hc"[: self.states]]
         last = running if whole else last
