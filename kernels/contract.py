@@ -18,6 +18,11 @@ What a module may offer beside these, known by its name:
     in_place = True
         `forward` and `backward` take `out=None`, an array to write to. Forward: the gates (an RNN, which keeps none: h); it may be z
         itself, whose contents are then lost. Backward: dz; it may be the tape's gates (not an RNN's h), and the tape is then spent.
+    taps = True
+        `backward` takes `taps=None`, arrays (S, H) to write to: (dh_t, dc_t) of an LSTM, (dh_t,) of a GRU or an RNN. Row by row they get
+        the whole gradients dL/dh_t and dL/dc_t, all that the loss reads from this state now or later: what (2.4) and (2.6) of the LSTM's
+        equations read, dh_t after (2.2) and dc_t after (2.5); of a GRU and an RNN dh_t after (2.2). They share memory with no other array,
+        what they held before is lost, and every other result has the same bits with them as without.
     gates(a) -> None                                    LSTM
         (1.2) to (1.5) of all rows at once, in place of a = z + h_{t-1} w_hh^T (S, 4H): the tape's gates once more.
     gates(z, a, b_hn) -> hn                             GRU
