@@ -15,6 +15,7 @@ import numpy as np
 
 from minirnn.device import Array, array_module, device_of, is_floating
 from minirnn.diagnostics import watched
+from minirnn.place import NOWHERE, Place, enter, here, leave
 from minirnn.tensor import Hook, Tensor
 
 Key: TypeAlias = tuple[int, int]  # the place on the tape that a gradient belongs to: (id of a node, its output) or (id of a leaf, -1)
@@ -57,7 +58,8 @@ class Function:
 
     `inputs` are the input Tensors, `needs` says which of them need a gradient, `xp` is the array module, and `outputs` (`output` is the
     first) are the outputs as Tensors on the tape, for a class that sets `saves_output`. A class that sets `mixes` takes operands of several
-    dtypes and devices. `last_pass` says, during `backward`, that no other backward pass will follow: what was saved may be overwritten.
+    dtypes and devices. `place` is where in a model it was applied. `last_pass` says, during `backward`, that no other backward pass will
+    follow: what was saved may be overwritten.
     """
 
     saves_output: ClassVar[bool] = False
@@ -71,6 +73,7 @@ class Function:
     output_types: tuple[tuple[tuple[int, ...], np.dtype[Any]], ...]
     freed = False
     last_pass = False
+    place: Place = NOWHERE
     _saved: Sequence[Array] = ()
 
     def __init__(self, **options: Any) -> None:
@@ -88,6 +91,7 @@ class Function:
         """Run the operation on Tensors and return all of its outputs."""
         self = cls(**options)
         self.inputs = inputs
+        self.place = here()
         self.needs = tuple([t.requires_grad for t in inputs])
         arrays = [t.data for t in inputs]
         self.xp = array_module(arrays[0])
@@ -118,7 +122,11 @@ class Function:
 
     def gradients(self, grads: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
         """`backward`, with one gradient for each input."""
-        found = _as_tuple(self.backward(*grads))
+        token = enter(self.place)
+        try:
+            found = _as_tuple(self.backward(*grads))
+        finally:
+            leave(token)
         if len(found) != len(self.inputs):
             raise ValueError(f"{type(self).__name__}.backward returned {len(found)} gradients for {len(self.inputs)} inputs")
         return found

@@ -9,7 +9,6 @@ from dataclasses import astuple, dataclass, field
 from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
-from weakref import WeakKeyDictionary
 
 from minirnn.device import Array, array_module, device_of, is_floating, synchronize, to_device
 
@@ -21,17 +20,6 @@ Direction: TypeAlias = Literal["forward", "backward"]
 Results: TypeAlias = Sequence[Any]  # forward: the output arrays; backward: the gradients of the inputs, each a Tensor or None
 
 _monitors: ContextVar[tuple[Monitor, ...]] = ContextVar("monitors", default=())
-_time_step: ContextVar[int | None] = ContextVar("time_step", default=None)
-
-
-@contextmanager
-def time_step(t: int) -> Iterator[None]:
-    """Operations of this context belong to time step `t`; error messages say so."""
-    token = _time_step.set(t)
-    try:
-        yield
-    finally:
-        _time_step.reset(token)
 
 
 class Monitor:
@@ -78,14 +66,10 @@ class AnomalyError(ArithmeticError):
 
 class _AnomalyDetector(Monitor):
     def __init__(self) -> None:
-        self.steps: WeakKeyDictionary[Function, int] = WeakKeyDictionary()
         self.differentiated: list[Function] = []  # those whose backward pass is running, the innermost last
 
     def watch(self, function: Function, direction: Direction, compute: Callable[[], Results]) -> Results:
         if direction == "forward":
-            step = _time_step.get()
-            if step is not None:
-                self.steps[function] = step
             results = compute()
             self._check(function, _arrays(results, direction))
             return results
@@ -104,7 +88,7 @@ class _AnomalyDetector(Monitor):
             return
         blamed = self.differentiated[-1] if self.differentiated else function
         name = f"{type(blamed).__name__} {'backward' if self.differentiated else 'forward'}"
-        step = self.steps.get(function, self.steps.get(blamed))
+        step = blamed.place.step if function.place.step is None else function.place.step
         when = "" if step is None else f" in time step {step}"
         part = "" if blamed is function else f" (its {type(function).__name__})"
         place = (f"output {output}, " if len(arrays) > 1 else "") + function.locate(to_device(arrays[output], "cpu"))

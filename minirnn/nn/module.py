@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Self
+from weakref import WeakSet
 
 import numpy as np
 
-from minirnn.autograd import no_grad
+from minirnn.autograd import is_recording, no_grad
 from minirnn.device import array_module, here, is_array, to_device
+from minirnn.diagnostics import is_watched
+from minirnn.place import Place, enter, leave
+from minirnn.place import here as where
 from minirnn.tensor import Tensor, tensor
 
 
@@ -27,6 +31,9 @@ class Parameter(Tensor):
         self.name = name
 
 
+_alive: WeakSet[Module] = WeakSet()  # so that a module can be named by the one that holds it
+
+
 class Module:
     """A function with parameters.
 
@@ -37,13 +44,34 @@ class Module:
     training: bool = True
     forward: Callable[..., Any]
 
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        self = super().__new__(cls)
+        _alive.add(self)
+        return self
+
     def __setattr__(self, name: str, value: Any) -> None:
         if isinstance(value, Parameter) and not value.name:
             value.name = name
         object.__setattr__(self, name, value)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.forward(*args, **kwargs)
+        if not (is_recording() or is_watched()):
+            return self.forward(*args, **kwargs)
+        token = enter(Place(self, step=where().step))
+        try:
+            return self.forward(*args, **kwargs)
+        finally:
+            leave(token)
+
+    def path(self) -> str:
+        """The dotted name in the outermost module that holds this one, as "encoder.cells.0"; "" where none does.
+
+        Held in several places it has the shortest of the names. All modules that there are get looked at: this is for messages.
+        """
+        held = [
+            (f"{holder.path()}.{name}" if holder.path() else name) for holder in list(_alive) for name, m in holder.members() if m is self
+        ]
+        return min(held, key=lambda name: (len(name), name), default="")
 
     def members(self) -> Iterator[tuple[str, Any]]:
         """The attributes by name, the items of lists, tuples and dicts as `name.key`."""

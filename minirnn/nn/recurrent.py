@@ -19,6 +19,7 @@ from minirnn.nn import init
 from minirnn.nn.dropout import Dropout
 from minirnn.nn.module import Module, Parameter, check_features
 from minirnn.nn.packing import Packed, Packing, dense, pack
+from minirnn.place import at
 from minirnn.random import Rng, generator
 from minirnn.tensor import Tensor
 
@@ -216,7 +217,9 @@ class Layered(Recurrence):
             for suffix in self._suffixes(layer):
                 state = None if first is None else [packing.sort(_layer(s, len(finals)), axis=1) for s in first]
                 backwards = suffix.endswith("reverse")
-                h, last = self.scan(self._turned(x, packing) if backwards else x, self._weights(suffix), state, packing.batch_sizes, shape)
+                with at(part=suffix.removeprefix("_"), packing=packing):
+                    turned = self._turned(x, packing) if backwards else x
+                    h, last = self.scan(turned, self._weights(suffix), state, packing.batch_sizes, shape)
                 outputs.append(self._turned(h, packing) if backwards else h)
                 finals.append(tuple(packing.unsort(s, axis=1) for s in last))
             x = ops.concatenate(outputs, axis=-1) if len(outputs) > 1 else outputs[0]

@@ -16,13 +16,13 @@ import numpy as np
 
 from minirnn.autograd import Function, grad, is_recording
 from minirnn.device import Array, array_module, beside, device_of, kind_of, to_device
-from minirnn.diagnostics import time_step
 from minirnn.kernels import registry
 from minirnn.kernels.kalman.contract import Parameters, whole_lengths
 from minirnn.ops.broadcast import broadcast_to, sum_to
 from minirnn.ops.linalg import cholesky, solve
 from minirnn.ops.reduction import sum
 from minirnn.ops.shape import diagonal, expand_dims, stack, swapaxes
+from minirnn.place import at
 from minirnn.tensor import Tensor
 
 
@@ -103,7 +103,7 @@ def kalman_unrolled(
     AT, CT = swapaxes(A, 0, 1), swapaxes(C, 0, 1)
     terms = []
     for t in range(T):
-        with time_step(t):
+        with at(step=t):
             if t > 0:
                 m = m @ AT + b[:, t]  # (N, n)                                                    (2.1)
                 P = A @ P @ AT + Q  # (N, n, n)                                                   (2.2)

@@ -13,12 +13,12 @@ import numpy as np
 
 from minirnn.autograd import Function, enable_grad, grad, is_recording
 from minirnn.device import Array
-from minirnn.diagnostics import time_step
 from minirnn.kernels import registry
 from minirnn.kernels.contract import check_packed
 from minirnn.ops.elementwise import relu, sigmoid, tanh
 from minirnn.ops.linalg import linear
 from minirnn.ops.shape import concatenate, split
+from minirnn.place import at
 from minirnn.tensor import Tensor
 
 
@@ -127,7 +127,7 @@ def lstm_unrolled(z: Tensor, w_hh: Tensor, h0: Tensor, c0: Tensor, batch_sizes: 
     h, c = h0, c0
     hs, cs = [], []
     for t, n, z_t in _steps(z, batch_sizes):
-        with time_step(t):
+        with at(step=t):
             i, f, g, o = split(z_t + linear(_first(h, n), w_hh), 4)  # (n, H) each
             c = sigmoid(f) * _first(c, n) + sigmoid(i) * tanh(g)
             h = sigmoid(o) * tanh(c)
@@ -141,7 +141,7 @@ def gru_unrolled(z: Tensor, w_hh: Tensor, b_hn: Tensor, h0: Tensor, batch_sizes:
     check_packed("GRU", 3, z.data, w_hh.data, batch_sizes, b_hn=b_hn.data, h0=h0.data)
     h, hs = h0, []
     for t, n, z_t in _steps(z, batch_sizes):
-        with time_step(t):
+        with at(step=t):
             h = _first(h, n)
             zr, zu, zn = split(z_t, 3)  # (n, H) each
             ar, au, an = split(linear(h, w_hh), 3)
@@ -157,7 +157,7 @@ def rnn_unrolled(z: Tensor, w_hh: Tensor, h0: Tensor, batch_sizes: Array, nonlin
     phi = {"tanh": tanh, "relu": relu}[nonlinearity]
     h, hs = h0, []
     for t, n, z_t in _steps(z, batch_sizes):
-        with time_step(t):
+        with at(step=t):
             h = phi(z_t + linear(_first(h, n), w_hh))
         hs.append(h)
     return concatenate(hs), _last(hs)
