@@ -11,6 +11,8 @@ from minirnn.errors import MinirnnError
 from minirnn.files import write_atomically
 
 DPI = 120
+# Blue, vermilion, green, purple, orange, sky: told apart by colour-blind readers too (Okabe and Ito 2008).
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 
 class NoMatplotlib(MinirnnError):

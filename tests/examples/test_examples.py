@@ -1,0 +1,73 @@
+"""The chapters of `examples/`: each runs as a stranger would run it, says what it found, draws its picture, and fails when wrong."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[2] / "examples"
+CHAPTERS = sorted(FOLDER.glob("[0-9][0-9]_*.py"))
+PNG, MOST_BYTES, MOST_LINES = b"\x89PNG\r\n\x1a\n", 150_000, 119
+
+# What a mistake looks like: in a chapter (the beginning of its name) one piece of its text is replaced, and it must notice.
+PLANTED = {
+    "01": ("c = f * c + i * g", "c = f * c + i * g + 1e-9"),
+}
+
+
+def run(chapter: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The chapter in a process of its own, started in another folder, where a warning from our code is an error."""
+    environment = {**os.environ, "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONWARNINGS": "default"}
+    command = [sys.executable, str(chapter), *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def there_is_matplotlib() -> None:
+    if importlib.util.find_spec("matplotlib") is None:
+        pytest.skip('the chapters draw with Matplotlib: pip install "minirnn[demo]"')
+
+
+def test_every_chapter_has_a_number_of_its_own() -> None:
+    numbers = [chapter.name[:2] for chapter in CHAPTERS]
+    assert len(set(numbers)) == len(numbers)
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
+def test_a_chapter_runs_anywhere_and_draws_its_picture(chapter: Path, tmp_path: Path) -> None:
+    there_is_matplotlib()
+    ended = run(chapter, tmp_path, "picture.png")
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr == ""
+    assert any(character.isdigit() for character in ended.stdout)
+    assert (tmp_path / "picture.png").read_bytes().startswith(PNG)
+    assert [path.name for path in tmp_path.iterdir()] == ["picture.png"]
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
+def test_a_chapter_is_short_and_has_its_picture_beside_it(chapter: Path) -> None:
+    text = chapter.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= MOST_LINES
+    title, underline = text.split("\n")[1:3]
+    assert underline == "=" * len(title)
+    picture = chapter.with_suffix(".png").read_bytes()
+    assert picture.startswith(PNG)
+    assert len(picture) <= MOST_BYTES
+
+
+@pytest.mark.parametrize("number", PLANTED)
+def test_a_chapter_notices_a_mistake(number: str, tmp_path: Path) -> None:
+    there_is_matplotlib()
+    (chapter,) = FOLDER.glob(f"{number}_*.py")
+    right, wrong = PLANTED[number]
+    text = chapter.read_text(encoding="utf-8")
+    assert text.count(right) == 1
+    planted = tmp_path / chapter.name
+    planted.write_text(text.replace(right, wrong), encoding="utf-8")
+    ended = run(planted, tmp_path)
+    assert ended.returncode == 1
+    assert "AssertionError" in ended.stderr
