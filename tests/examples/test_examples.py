@@ -17,6 +17,7 @@ PNG, MOST_BYTES, MOST_LINES = b"\x89PNG\r\n\x1a\n", 150_000, 119
 # What a mistake looks like: in a chapter (the beginning of its name) one piece of its text is replaced, and it must notice.
 PLANTED = {
     "01": ("c = f * c + i * g", "c = f * c + i * g + 1e-9"),
+    "02": ("dc_t = dc[t] * f  # (2.9)", "dc_t = dc[t] * f * (1 + 1e-9)"),
 }
 
 
