@@ -25,6 +25,7 @@ from minirnn.kernels.rows import rows_into
 from minirnn.kernels.vectors import lanes_of, load, pointer, store, zeros
 
 in_place = True
+taps = True
 
 
 def forward(z: Array, w_hh: Array, b_hn: Array, h0: Array, batch_sizes: Array, out: Array | None = None) -> GRUTape:
@@ -41,17 +42,21 @@ def forward(z: Array, w_hh: Array, b_hn: Array, h0: Array, batch_sizes: Array, o
     return GRUTape(h, gates, hn, h_n, h0, batch_sizes)
 
 
-def backward(tape: GRUTape, w_hh: Array, dh: Array | None, dh_n: Array | None, out: Array | None = None) -> GRUGrads:
-    """dh (S, H), dh_n (N, H), None means zero; out (S, 3H) for dz, may be tape.gates"""
+def backward(
+    tape: GRUTape, w_hh: Array, dh: Array | None, dh_n: Array | None, out: Array | None = None, taps: tuple[Array] | None = None
+) -> GRUGrads:
+    """dh (S, H), dh_n (N, H), None is zero; out (S, 3H) for dz, may be tape.gates; taps: one (S, H) for the whole dL/dh_t of every row"""
     (N, H), S, dtype = tape.h0.shape, len(tape.h), w_hh.dtype
     dz = np.empty((S, 3 * H), dtype) if out is None else out
     da = np.empty((S, 3 * H), dtype)
     dh0 = np.zeros((N, H), dtype) if dh_n is None else dh_n.copy()  # (N, H) dL/dh_t on its way back              (2.1)
-    dh = np.empty((0, H), dtype) if dh is None else np.ascontiguousarray(dh)
+    none = np.empty((0, H), dtype)
+    dh = none if dh is None else np.ascontiguousarray(dh)
+    (all_dh,) = (none,) if taps is None else taps
     P, by_units, wake = workers.plan(N, H, 3, S, dtype)
     width = padded(H, 4 * lanes(dtype))
     panels, product = empty(3 * H * width, dtype), empty(N * width, dtype)
-    arrays = (tape.gates, tape.hn, tape.h, tape.h0, w_hh, tape.batch_sizes, dh, dh0, panels, product, da, dz)
+    arrays = (tape.gates, tape.hn, tape.h, tape.h0, w_hh, tape.batch_sizes, dh, dh0, panels, product, da, dz, all_dh)
     counter = np.zeros(1, np.int64)
     workers.run(_backward, P, by_units, *arrays, counter, worth_waking=wake)
     dw_hh = weight_gradient(multiply, da, tape.h, tape.h0, tape.batch_sizes)  # (3H, H)  (2.8)
@@ -185,9 +190,11 @@ def _backward(
     product: Array,
     da: Array,
     dz: Array,
+    all_dh: Array,
     counter: Array,
 ) -> None:
-    """What thread p does of all steps, backwards. dh_t (N, H) ends as dh0; product (N, H padded): da w_hh, what (2.7) adds to it."""
+    """What thread p does of all steps, backwards. dh_t (N, H) ends as dh0; product (N, H padded): da w_hh, what (2.7) adds to it;
+    all_dh (S, H) gets every row of dh_t, or is empty."""
     (N, H), L = dh_t.shape, lanes_of(dh_t)
     width = product.size // N
     count = width // (4 * L)
@@ -197,9 +204,9 @@ def _backward(
     unit, until = first * 4 * L, min(last * 4 * L, H)
     for sequence in range(q, N, stride):
         product[sequence * width + unit : sequence * width + until] = 0
-    start, has_dh, one = len(h), dh.size > 0, h.dtype.type(1)
+    start, has_dh, has_taps, one = len(h), dh.size > 0, all_dh.size > 0, h.dtype.type(1)
     of_gates, of_hn, of_h, of_h0, of_dh, of_dh_t = pointer(gates), pointer(hn), pointer(h), pointer(h0), pointer(dh), pointer(dh_t)
-    of_product, own, of_da, of_dz = pointer(product), pointer(product[q * width :]), pointer(da), pointer(dz)
+    of_product, own, of_da, of_dz, of_all_dh = pointer(product), pointer(product[q * width :]), pointer(da), pointer(dz), pointer(all_dh)
     for t in range(len(batch_sizes) - 1, -1, -1):
         start -= batch_sizes[t]
         at = start - batch_sizes[t - 1] if t > 0 else 0
@@ -212,6 +219,8 @@ def _backward(
                 dh_row = load(of_dh_t, state, H - j) + load(of_product, sequence * width + j, None)  # (2.7) of the step after
                 if has_dh:
                     dh_row = dh_row + load(of_dh, row * H + j, H - j)  # (2.2)
+                if has_taps:
+                    store(of_all_dh, row * H + j, dh_row, H - j)
                 if j + L <= H:
                     _cell_backward(H, row, before, j, None, one, of_gates, of_hn, h_before, dh_row, of_dh_t, state, of_da, of_dz)
                 else:

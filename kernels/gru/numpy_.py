@@ -11,6 +11,7 @@ from minirnn.kernels.contract import Array, GRUGrads, GRUTape, check_packed
 from minirnn.kernels.packed import previous, starts
 
 in_place = True
+taps = True
 
 
 def sigmoid(x: Array) -> Array:
@@ -40,8 +41,10 @@ def forward(z: Array, w_hh: Array, b_hn: Array, h0: Array, batch_sizes: Array, o
     return GRUTape(h, gates, hn, h_n, h0, batch_sizes)
 
 
-def backward(tape: GRUTape, w_hh: Array, dh: Array | None, dh_n: Array | None, out: Array | None = None) -> GRUGrads:
-    """dh (S, H), dh_n (N, H), None means zero; out (S, 3H) for dz, may be tape.gates"""
+def backward(
+    tape: GRUTape, w_hh: Array, dh: Array | None, dh_n: Array | None, out: Array | None = None, taps: tuple[Array] | None = None
+) -> GRUGrads:
+    """dh (S, H), dh_n (N, H), None is zero; out (S, 3H) for dz, may be tape.gates; taps: one (S, H) for the whole dL/dh_t of every row"""
     H = w_hh.shape[1]
     batch_sizes = tape.batch_sizes
     h_before = previous(tape.h, tape.h0, batch_sizes)  # (S, H) h_{t-1}
@@ -55,6 +58,8 @@ def backward(tape: GRUTape, w_hh: Array, dh: Array | None, dh_n: Array | None, o
         r, u, n = (tape.gates[rows, k * H : (k + 1) * H] for k in range(3))  # (n_t, H) each
         if dh is not None:
             dh_t[running] += dh[rows]  # (n_t, H)                         (2.2)
+        if taps is not None:
+            taps[0][rows] = dh_t[running]
         dz_n = dh_t[running] * (1 - u) * (1 - n**2)  #                    (2.3)
         dz_u = dh_t[running] * (h_before[rows] - n) * u * (1 - u)  #      (2.4)
         dz_r = dz_n * tape.hn[rows] * r * (1 - r)  #                      (2.5)

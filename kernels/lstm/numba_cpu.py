@@ -31,6 +31,7 @@ from minirnn.kernels.rows import rows_into
 from minirnn.kernels.vectors import lanes_of, load, pointer, store
 
 in_place = True
+taps = True
 
 
 def forward(z: Array, w_hh: Array, h0: Array, c0: Array, batch_sizes: Array, out: Array | None = None) -> LSTMTape:
@@ -56,8 +57,10 @@ def backward(
     dh_n: Array | None,
     dc_n: Array | None,
     out: Array | None = None,
+    taps: tuple[Array, Array] | None = None,
 ) -> LSTMGrads:
-    """dh (S, H), dc (S, H), dh_n (N, H), dc_n (N, H), None means zero; out (S, 4H) for dz, may be tape.gates"""
+    """dh (S, H), dc (S, H), dh_n (N, H), dc_n (N, H), None means zero; out (S, 4H) for dz, may be tape.gates; taps: two (S, H) for the
+    whole dL/dh_t and dL/dc_t of every row"""
     (N, H), S, dtype = tape.h0.shape, len(tape.h), w_hh.dtype
     dz = np.empty((S, 4 * H), dtype) if out is None else out
     dh0 = np.zeros((N, H), dtype) if dh_n is None else dh_n.copy()  # (N, H) dL/dh_t on its way back (2.1)
@@ -65,6 +68,7 @@ def backward(
     none = np.empty((0, H), dtype)
     dh = none if dh is None else np.ascontiguousarray(dh)
     dc = none if dc is None else np.ascontiguousarray(dc)
+    all_dh, all_dc = (none, none) if taps is None else taps
     P, by_units, wake = workers.plan(N, H, 4, S, dtype)
     width = padded(H, 4 * lanes(dtype))
     panels, dh_t = empty(4 * H * width, dtype), empty(N * width, dtype)
@@ -85,6 +89,8 @@ def backward(
         panels,
         dh_t,
         dz,
+        all_dh,
+        all_dc,
         counter,
         worth_waking=wake,
     )
@@ -230,9 +236,12 @@ def _backward(
     panels: Array,
     dh_t: Array,
     dz: Array,
+    all_dh: Array,
+    all_dc: Array,
     counter: Array,
 ) -> None:
-    """What thread p does of all steps, backwards. dc_t (N, H) ends as dc0; dh_t (N, H padded) is copied from and to dh0."""
+    """What thread p does of all steps, backwards. dc_t (N, H) ends as dc0; dh_t (N, H padded) is copied from and to dh0; all_dh, all_dc
+    (S, H) get every row of them, or are empty."""
     (N, H), L = dh0.shape, lanes_of(dh0)
     width = dh_t.size // N
     count = width // (4 * L)
@@ -243,10 +252,10 @@ def _backward(
     for sequence in range(q, N, stride):
         for j in range(unit, until):
             dh_t[sequence * width + j] = dh0[sequence, j]
-    start, has_dh, has_dc = len(c), dh.size > 0, dc.size > 0
+    start, has_dh, has_dc, has_taps = len(c), dh.size > 0, dc.size > 0, all_dh.size > 0
     one = c.dtype.type(1)
     of_gates, of_c, of_c0, of_dc_t, of_dh_t, of_dz = pointer(gates), pointer(c), pointer(c0), pointer(dc_t), pointer(dh_t), pointer(dz)
-    of_dh, of_dc, own = pointer(dh), pointer(dc), pointer(dh_t[q * width :])
+    of_dh, of_dc, own, of_all_dh, of_all_dc = pointer(dh), pointer(dc), pointer(dh_t[q * width :]), pointer(all_dh), pointer(all_dc)
     for t in range(len(batch_sizes) - 1, -1, -1):
         start -= batch_sizes[t]
         at = start - batch_sizes[t - 1] if t > 0 else 0
@@ -262,9 +271,12 @@ def _backward(
                 if has_dc:
                     dc_row = dc_row + load(of_dc, row * H + j, H - j)  # (2.3)
                 if j + L <= H:
-                    _cell_backward(H, row, before, j, None, one, of_gates, of_c, c_before, dh_row, dc_row, of_dc_t, state, of_dz)
+                    dc_row = _cell_backward(H, row, before, j, None, one, of_gates, of_c, c_before, dh_row, dc_row, of_dc_t, state, of_dz)
                 else:
-                    _cell_backward(H, row, before, j, H - j, one, of_gates, of_c, c_before, dh_row, dc_row, of_dc_t, state, of_dz)
+                    dc_row = _cell_backward(H, row, before, j, H - j, one, of_gates, of_c, c_before, dh_row, dc_row, of_dc_t, state, of_dz)
+                if has_taps:
+                    store(of_all_dh, row * H + j, dh_row, H - j)
+                    store(of_all_dc, row * H + j, dc_row, H - j)
         if by_units:
             meet(counter, (len(batch_sizes) - t + 1) * P)
         if n > 0 and last > first:
@@ -291,8 +303,8 @@ def _cell_backward(
     dc_t: Array,
     state: int,
     dz: Array,
-) -> None:
-    """The units j .. j + L - 1 of one row; dz may be the gates."""
+) -> Array:
+    """The units j .. j + L - 1 of one row; dz may be the gates. Returns the whole dL/dc_t."""
     at = row * 4 * H + j
     i, f, g, o = load(gates, at, left), load(gates, at + H, left), load(gates, at + 2 * H, left), load(gates, at + 3 * H, left)
     tanh_c = tanh(load(c, row * H + j, left))
@@ -306,6 +318,7 @@ def _cell_backward(
     store(dz, at + H, da_f, left)
     store(dz, at + 2 * H, da_g, left)
     store(dz, at + 3 * H, da_o, left)
+    return dc_row
 
 
 @compiled(error_model="numpy")

@@ -11,6 +11,7 @@ from minirnn.kernels.contract import Array, LSTMGrads, LSTMTape, check_packed
 from minirnn.kernels.packed import previous, starts
 
 in_place = True
+taps = True
 
 
 def sigmoid(x: Array) -> Array:
@@ -49,8 +50,10 @@ def backward(
     dh_n: Array | None,
     dc_n: Array | None,
     out: Array | None = None,
+    taps: tuple[Array, Array] | None = None,
 ) -> LSTMGrads:
-    """dh (S, H), dc (S, H), dh_n (N, H), dc_n (N, H), None means zero; out (S, 4H) for dz, may be tape.gates"""
+    """dh (S, H), dc (S, H), dh_n (N, H), dc_n (N, H), None means zero; out (S, 4H) for dz, may be tape.gates; taps: two (S, H) for the
+    whole dL/dh_t and dL/dc_t of every row"""
     H = w_hh.shape[1]
     batch_sizes = tape.batch_sizes
     c_before = previous(tape.c, tape.c0, batch_sizes)  # (S, H) c_{t-1}
@@ -69,6 +72,8 @@ def backward(
         tanh_c = np.tanh(tape.c[rows])  # (n, H)
         da_o = dh_t[:n] * tanh_c * o * (1 - o)  # (n, H)                                  (2.4)
         dc_t[:n] += dh_t[:n] * o * (1 - tanh_c**2)  # (n, H)                              (2.5)
+        if taps is not None:
+            taps[0][rows], taps[1][rows] = dh_t[:n], dc_t[:n]
         da_i = dc_t[:n] * g * i * (1 - i)  # (n, H)                                       (2.6)
         da_f = dc_t[:n] * c_before[rows] * f * (1 - f)  # (n, H)                          (2.7)
         da_g = dc_t[:n] * i * (1 - g**2)  # (n, H)                                        (2.8)

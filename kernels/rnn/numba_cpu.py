@@ -23,6 +23,7 @@ from minirnn.kernels.tile import transpose
 from minirnn.kernels.vectors import at_most, lanes_of, load, pointer, store
 
 in_place = True
+taps = True
 
 
 def forward(z: Array, w_hh: Array, h0: Array, batch_sizes: Array, nonlinearity: str = "tanh", out: Array | None = None) -> RNNTape:
@@ -43,18 +44,23 @@ def forward(z: Array, w_hh: Array, h0: Array, batch_sizes: Array, nonlinearity: 
     return RNNTape(h, h_n, h0, batch_sizes, nonlinearity)
 
 
-def backward(tape: RNNTape, w_hh: Array, dh: Array | None, dh_n: Array | None, out: Array | None = None) -> RNNGrads:
-    """dh (S, H), dh_n (N, H), None means zero; out (S, H) for dz"""
+def backward(
+    tape: RNNTape, w_hh: Array, dh: Array | None, dh_n: Array | None, out: Array | None = None, taps: tuple[Array] | None = None
+) -> RNNGrads:
+    """dh (S, H), dh_n (N, H), None means zero; out (S, H) for dz; taps: one (S, H) for the whole dL/dh_t of every row"""
     (N, H), dtype = tape.h0.shape, w_hh.dtype
     dz = np.empty_like(tape.h) if out is None else out  # (S, H)
     dh0 = np.zeros((N, H), dtype) if dh_n is None else dh_n.copy()  # (N, H) dL/dh_t on its way back              (2.1)
-    dh = np.empty((0, H), dtype) if dh is None else np.ascontiguousarray(dh)
+    none = np.empty((0, H), dtype)
+    dh = none if dh is None else np.ascontiguousarray(dh)
+    (all_dh,) = (none,) if taps is None else taps
     P, by_units, wake = workers.plan(N, H, 1, len(dz), dtype)
     width = padded(H, 4 * lanes(dtype))
     panels, dh_t = empty(H * width, dtype), empty(N * width, dtype)
     is_tanh = tape.nonlinearity == "tanh"
     counter = np.zeros(1, np.int64)
-    workers.run(_backward, P, by_units, tape.h, w_hh, tape.batch_sizes, is_tanh, dh, dh0, panels, dh_t, dz, counter, worth_waking=wake)
+    arrays = (tape.h, w_hh, tape.batch_sizes, is_tanh, dh, dh0, panels, dh_t, dz, all_dh)
+    workers.run(_backward, P, by_units, *arrays, counter, worth_waking=wake)
     dw_hh = weight_gradient(multiply, dz, tape.h, tape.h0, tape.batch_sizes)  # (H, H)  (2.5)
     return RNNGrads(dz, dw_hh, dh0)  # (2.6)
 
@@ -155,9 +161,11 @@ def _backward(
     panels: Array,
     dh_t: Array,
     dz: Array,
+    all_dh: Array,
     counter: Array,
 ) -> None:
-    """What thread p does of all steps, backwards. dh_t (N, H padded) is copied from and to dh0."""
+    """What thread p does of all steps, backwards. dh_t (N, H padded) is copied from and to dh0; all_dh (S, H) gets its
+    every row, or is empty."""
     (N, H), L = dh0.shape, lanes_of(dh0)
     width = dh_t.size // N
     count = width // (4 * L)
@@ -168,9 +176,10 @@ def _backward(
     for sequence in range(q, N, stride):
         for j in range(unit, until):
             dh_t[sequence * width + j] = dh0[sequence, j]
-    start, has_dh = len(h), dh.size > 0
+    start, has_dh, has_taps = len(h), dh.size > 0, all_dh.size > 0
     zero, one = h.dtype.type(0), h.dtype.type(1)
     of_h, of_dh, of_dh_t, own, of_dz = pointer(h), pointer(dh), pointer(dh_t), pointer(dh_t[q * width :]), pointer(dz)
+    of_all_dh = pointer(all_dh)
     for t in range(len(batch_sizes) - 1, -1, -1):
         start -= batch_sizes[t]
         n = (batch_sizes[t] - q + stride - 1) // stride  # rows of this thread
@@ -180,6 +189,8 @@ def _backward(
                 dh_row = load(of_dh_t, sequence * width + j, None)
                 if has_dh:
                     dh_row = dh_row + load(of_dh, row * H + j, H - j)  # (2.2)
+                if has_taps:
+                    store(of_all_dh, row * H + j, dh_row, H - j)
                 if j + L <= H:
                     _cell_backward(is_tanh, zero, one, row * H + j, None, of_h, dh_row, of_dz)
                 else:

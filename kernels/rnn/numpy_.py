@@ -11,6 +11,7 @@ from minirnn.kernels.contract import Array, RNNGrads, RNNTape, check_nonlinearit
 from minirnn.kernels.packed import previous, starts
 
 in_place = True
+taps = True
 
 
 def relu(x: Array) -> Array:
@@ -35,8 +36,10 @@ def forward(z: Array, w_hh: Array, h0: Array, batch_sizes: Array, nonlinearity: 
     return RNNTape(h, h_n, h0, batch_sizes, nonlinearity)
 
 
-def backward(tape: RNNTape, w_hh: Array, dh: Array | None, dh_n: Array | None, out: Array | None = None) -> RNNGrads:
-    """dh (S, H), dh_n (N, H), None means zero; out (S, H) for dz"""
+def backward(
+    tape: RNNTape, w_hh: Array, dh: Array | None, dh_n: Array | None, out: Array | None = None, taps: tuple[Array] | None = None
+) -> RNNGrads:
+    """dh (S, H), dh_n (N, H), None means zero; out (S, H) for dz; taps: one (S, H) for the whole dL/dh_t of every row"""
     batch_sizes = tape.batch_sizes
     dz = np.empty_like(tape.h) if out is None else out  # (S, H)
     # (N, H) dL/dh_t on its way back; a sequence's rows wait untouched until its own last step                           (2.1)
@@ -46,6 +49,8 @@ def backward(tape: RNNTape, w_hh: Array, dh: Array | None, dh_n: Array | None, o
         rows = slice(start, start + n)
         if dh is not None:
             dh_t[:n] += dh[rows]  # (n, H)                                (2.2)
+        if taps is not None:
+            taps[0][rows] = dh_t[:n]
         if tape.nonlinearity == "tanh":
             dz[rows] = dh_t[:n] * (1 - tape.h[rows] ** 2)  # (n, H)       (2.3)
         else:

@@ -1,5 +1,5 @@
-"""What recurrence kernels offer beside forward and backward: results in place, gates once more, a single step; and bits that do not
-depend on threads."""
+"""What recurrence kernels offer beside forward and backward: results in place, the whole gradients of all states, gates once more, a single
+step; and bits that do not depend on threads."""
 
 from __future__ import annotations
 
@@ -62,6 +62,55 @@ def test_results_in_place_have_the_same_bits(cell: str, name: str, dtype: Any, b
         grads = backward(kernel, problem, tape, out=out)
         assert grads.dz is out
         check_bits(grads, expected_grads)
+
+
+def states_before(cell: str, problem: Problem, tape: Any, t: int) -> dict[str, Array]:
+    """The states that step t started from."""
+    first, n = int(problem.batch_sizes[: t - 1].sum()), problem.batch_sizes[t]
+    return {name: getattr(tape, name[0])[first : first + n] if t else problem.inputs[name] for name in ("h0", "c0")[: 1 + (cell == "lstm")]}
+
+
+def whole_gradients(cell: str, problem: Problem) -> list[Array]:
+    """dL/dh_t, dL/dc_t of every row from the reference: what the first states of the steps after t get, and what the loss reads from the
+    state itself. The cell state's is also reached through h_t = o tanh c_t."""
+    kernel, batch_sizes = load(cell, "numpy"), problem.batch_sizes
+    names = ("h", "c")[: 1 + (cell == "lstm")]
+    tape = forward(kernel, problem, problem.inputs["z"])
+    whole = [problem.cotangents[name].copy() for name in names]
+    for t, n in enumerate(batch_sizes):
+        rows = slice(int(batch_sizes[:t].sum()), int(batch_sizes[: t + 1].sum()))
+        going_on = int(batch_sizes[t + 1]) if t + 1 < len(batch_sizes) else 0
+        for d, name in zip(whole, names, strict=True):  # at a sequence's last step
+            d[rows][going_on:] += problem.cotangents[f"{name}_n"][going_on:n]
+        if going_on:
+            inputs = {k: a[rows.stop :] if k == "z" else a for k, a in problem.inputs.items()} | {
+                k: a[:going_on] for k, a in states_before(cell, problem, tape, t + 1).items()
+            }
+            given = {k: a[:going_on] if k.endswith("_n") else a[rows.stop :] for k, a in problem.cotangents.items()}
+            rest = Problem(inputs, batch_sizes[t + 1 :], given)
+            grads = backward(kernel, rest, forward(kernel, rest, inputs["z"]))
+            for d, name in zip(whole, names, strict=True):
+                d[rows][:going_on] += getattr(grads, f"d{name}0")
+    if cell == "lstm":
+        o = tape.gates[:, 3 * tape.h.shape[1] :]
+        whole[1] += whole[0] * o * (1 - np.tanh(tape.c) ** 2)
+    return whole
+
+
+@pytest.mark.parametrize(("batch_sizes", "H"), SHAPES)
+@pytest.mark.parametrize("by_units", [False, True])
+def test_taps_are_the_whole_gradients_and_change_no_bit(
+    cell: str, name: str, dtype: Any, batch_sizes: list[int], H: int, by_units: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel, problem = module(cell, name), PROBLEMS[cell](batch_sizes, H, dtype)
+    assert kernel.taps
+    monkeypatch.setattr(workers, "plan", lambda *sizes: (2, by_units, True))
+    tape = forward(kernel, problem, problem.inputs["z"])
+    for out in (None, np.empty_like(problem.inputs["z"])):
+        taps = tuple(np.full_like(tape.h, np.nan) for _ in range(1 + (cell == "lstm")))
+        check_bits(backward(kernel, problem, tape, taps=taps, out=out), backward(kernel, problem, tape))
+        for tap, expected in zip(taps, whole_gradients(cell, problem), strict=True):
+            assert distance(tap, expected) < TOLERANCE[dtype]
 
 
 @pytest.mark.parametrize(("batch_sizes", "H"), SHAPES)
