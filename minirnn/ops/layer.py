@@ -7,11 +7,14 @@ and dz over the gates, unless the graph is kept. Steps whose gates are computed 
 at a time, and the backward pass gets their gates from two products over all rows of the piece, since every h_{t-1} is known by then:
 
     a = x w_ih^T + b + h_{t-1} w_hh^T,   gates = sigmoid, tanh of a
+
+In a truncated layer (`cut`) no gradient passes from a step t = cut, 2 cut, ... to the state before it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from itertools import pairwise
 from typing import Any, ClassVar, NamedTuple
 
@@ -31,6 +34,8 @@ from minirnn.tensor import Tensor
 STEPPED = 2**16  # numbers of a state, at most, for which a step that packs nothing is the faster one
 STEPS = 2**30  # as if of very many: a kernel that prepares something once per call prepares nothing for a step
 
+CUT: ContextVar[int] = ContextVar("cut", default=0)  # the `cut` of all layers, 0 for none: see `minirnn.study.truncated`
+
 ROWS = 1024  # of a piece: enough for products at full speed, few enough for its gates to stay in the cache
 
 
@@ -41,6 +46,7 @@ class Piece(NamedTuple):
     batch_sizes: Array
     before: int  # first row of the step before the piece, -1 where there is none
     kept: bool  # whether its gates are kept for the backward pass
+    cut: bool = False  # whether no gradient passes to the step before
 
     @property
     def n(self) -> int:
@@ -48,18 +54,27 @@ class Piece(NamedTuple):
         return int(self.batch_sizes[0])
 
 
-def pieces(batch_sizes: Array, recompute: float) -> list[Piece]:
-    """All steps in order: those whose gates are kept, as one piece, then the share `recompute` of the rows in pieces of about ROWS."""
-    if recompute == 0:
+def pieces(batch_sizes: Array, recompute: float, cut: int = 0) -> list[Piece]:
+    """All steps in order: those whose gates are kept, as one piece, then the share `recompute` of the rows in pieces of about ROWS.
+
+    With a `cut` another piece begins every so many steps.
+    """
+    if recompute == 0 and not cut:
         return [Piece(slice(0, int(batch_sizes.sum())), batch_sizes, -1, True)]
     first = starts(batch_sizes)  # (T+1,)
     T, S = len(batch_sizes), int(first[-1])
     kept = int(np.searchsorted(first, S * (1 - recompute)))
     count = max(1, round((S - first[kept]) / ROWS))
-    cuts = np.searchsorted(first, np.linspace(first[kept], S, count + 1).round())
-    steps = np.unique([0, kept, *cuts, T]).tolist()
+    ends = np.searchsorted(first, np.linspace(first[kept], S, count + 1).round())
+    steps = np.unique([0, kept, *ends, *(range(cut, T, cut) if cut else ()), T]).tolist()
     return [
-        Piece(slice(int(first[t]), int(first[end])), batch_sizes[t:end], int(first[t - 1]) if t else -1, end <= kept)
+        Piece(
+            slice(int(first[t]), int(first[end])),
+            batch_sizes[t:end],
+            int(first[t - 1]) if t else -1,
+            end <= kept,
+            cut > 0 and t > 0 and t % cut == 0,
+        )
         for t, end in pairwise(steps)
     ]
 
@@ -78,6 +93,7 @@ class Layer(Recurrence):
     stateful: bool
     state_shape: tuple[int, ...]
     recompute: float
+    cut: int
 
     def cell_options(self) -> dict[str, Any]:
         """What the kernel needs to know beside arrays and batch sizes."""
@@ -85,7 +101,7 @@ class Layer(Recurrence):
 
     def options(self) -> dict[str, Any]:
         own = {"bias": self.bias, "stateful": self.stateful, "state_shape": self.state_shape, "batch_sizes": self.batch_sizes}
-        return {**own, **self.cell_options()}
+        return {**own, "cut": self.cut, **self.cell_options()}
 
     @staticmethod
     def folded(biases: Sequence[Any], H: int, join: Callable[..., Any]) -> tuple[Any, ...]:
@@ -107,7 +123,7 @@ class Layer(Recurrence):
         self.rows = xp.ascontiguousarray(x.reshape(S, -1))  # (S, D)
         self.w_hh = xp.ascontiguousarray(w_hh)
         self.first = [xp.ascontiguousarray(s.reshape(N, H)) for s in states] or [xp.zeros((N, H), x.dtype)] * self.states
-        self.pieces = pieces(self.batch_sizes, self.recompute)
+        self.pieces = pieces(self.batch_sizes, self.recompute, self.cut)
         self.tapes = []
         b, *own = self._folded(others, w_hh)
         running = [s.copy() for s in self.first] if len(self.pieces) > 1 else self.first
@@ -169,7 +185,7 @@ class Layer(Recurrence):
             d_own, d_first = rest[: len(own)], rest[len(own) :]
             if len(self.pieces) > 1:
                 for g, d in zip(d_states, d_first, strict=True):
-                    g[:n] = d
+                    g[:n] = 0 if piece.cut else d
             else:
                 d_states = d_first
             if dx is not None:
@@ -296,12 +312,16 @@ def recurrent_layer(
     recompute    the share of the rows, 0 to 1, whose gates are computed again in the backward pass and not kept
     state_shape  of all states, in place of (N, H): with axes of length 1 anywhere
     options      an RNN's nonlinearity
+
+    Inside `minirnn.study.truncated(k)` no gradient passes from a step t = k, 2 k, ... to the state before it.
     """
     w_ih, w_hh, *biases = [w for w in weights if w is not None]
     N, H = int(batch_sizes[0]), w_hh.data.shape[1]
     operation = LAYERS[cell]
     inputs = (x, w_ih, w_hh, *biases, *(states or ()))
     options |= {"bias": bool(biases), "stateful": states is not None, "state_shape": state_shape or (N, H), "batch_sizes": batch_sizes}
+    cut = CUT.get()
+    options["cut"] = cut if cut < len(batch_sizes) else 0
     module = registry.recurrence(cell, len(batch_sizes), N, H, x.data, kernel)
     if module is None:
         return operation.unrolled(*inputs, **options)

@@ -115,19 +115,28 @@ def _first(x: Tensor, n: int) -> Tensor:
     return x if len(x) == n else x[:n]
 
 
+def _passed(state: Tensor, t: int, cut: int) -> Tensor:
+    """What step t is given of the state before: at a cut, the numbers alone."""
+    return state.detach() if cut and t and t % cut == 0 else state
+
+
 def _last(states: Sequence[Tensor]) -> Tensor:
     """Of the states (n_t, H) of every step, those after each sequence's own last step: (N, H)."""
     running = [len(s) for s in states[1:]] + [0]
     return concatenate([s[n:] for s, n in zip(states, running, strict=True) if len(s) > n][::-1])
 
 
-def lstm_unrolled(z: Tensor, w_hh: Tensor, h0: Tensor, c0: Tensor, batch_sizes: Array) -> tuple[Tensor, ...]:
-    """The LSTM one step at a time, in primitive operations: for study, and for second derivatives."""
+def lstm_unrolled(z: Tensor, w_hh: Tensor, h0: Tensor, c0: Tensor, batch_sizes: Array, cut: int = 0) -> tuple[Tensor, ...]:
+    """The LSTM one step at a time, in primitive operations: for study, and for second derivatives.
+
+    With a `cut` no gradient passes from a step t = cut, 2 cut, ... to the state before it; so in the others.
+    """
     check_packed("LSTM", 4, z.data, w_hh.data, batch_sizes, h0=h0.data, c0=c0.data)
     h, c = h0, c0
     hs, cs = [], []
     for t, n, z_t in _steps(z, batch_sizes):
         with at(step=t):
+            h, c = (_passed(s, t, cut) for s in (h, c))
             i, f, g, o = split(z_t + linear(_first(h, n), w_hh), 4)  # (n, H) each
             c = sigmoid(f) * _first(c, n) + sigmoid(i) * tanh(g)
             h = sigmoid(o) * tanh(c)
@@ -136,13 +145,13 @@ def lstm_unrolled(z: Tensor, w_hh: Tensor, h0: Tensor, c0: Tensor, batch_sizes: 
     return concatenate(hs), concatenate(cs), _last(hs), _last(cs)
 
 
-def gru_unrolled(z: Tensor, w_hh: Tensor, b_hn: Tensor, h0: Tensor, batch_sizes: Array) -> tuple[Tensor, ...]:
+def gru_unrolled(z: Tensor, w_hh: Tensor, b_hn: Tensor, h0: Tensor, batch_sizes: Array, cut: int = 0) -> tuple[Tensor, ...]:
     """The GRU one step at a time."""
     check_packed("GRU", 3, z.data, w_hh.data, batch_sizes, b_hn=b_hn.data, h0=h0.data)
     h, hs = h0, []
     for t, n, z_t in _steps(z, batch_sizes):
         with at(step=t):
-            h = _first(h, n)
+            h = _first(_passed(h, t, cut), n)
             zr, zu, zn = split(z_t, 3)  # (n, H) each
             ar, au, an = split(linear(h, w_hh), 3)
             r, u = sigmoid(zr + ar), sigmoid(zu + au)
@@ -151,14 +160,14 @@ def gru_unrolled(z: Tensor, w_hh: Tensor, b_hn: Tensor, h0: Tensor, batch_sizes:
     return concatenate(hs), _last(hs)
 
 
-def rnn_unrolled(z: Tensor, w_hh: Tensor, h0: Tensor, batch_sizes: Array, nonlinearity: str = "tanh") -> tuple[Tensor, ...]:
+def rnn_unrolled(z: Tensor, w_hh: Tensor, h0: Tensor, batch_sizes: Array, nonlinearity: str = "tanh", cut: int = 0) -> tuple[Tensor, ...]:
     """The plain RNN one step at a time."""
     check_packed("RNN", 1, z.data, w_hh.data, batch_sizes, h0=h0.data)
     phi = {"tanh": tanh, "relu": relu}[nonlinearity]
     h, hs = h0, []
     for t, n, z_t in _steps(z, batch_sizes):
         with at(step=t):
-            h = phi(z_t + linear(_first(h, n), w_hh))
+            h = phi(z_t + linear(_first(_passed(h, t, cut), n), w_hh))
         hs.append(h)
     return concatenate(hs), _last(hs)
 

@@ -1,7 +1,8 @@
-"""Looking inside: gradient checks."""
+"""Looking inside: gradient checks, and what back-propagation through time does to gradients."""
 
 from __future__ import annotations
 
 from minirnn.study.gradcheck import GradientError, gradcheck, gradgradcheck
+from minirnn.study.truncation import Truncation, truncated, truncation
 
-__all__ = ["GradientError", "gradcheck", "gradgradcheck"]
+__all__ = ["GradientError", "Truncation", "gradcheck", "gradgradcheck", "truncated", "truncation"]
