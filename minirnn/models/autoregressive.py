@@ -21,6 +21,7 @@ from minirnn.device import Array, array_module, to_device
 from minirnn.errors import MinirnnError
 from minirnn.models.observation import Frames, Kind, Observation, delayed, first_parameter, frames_of
 from minirnn.models.state_space import Bound, Filtered
+from minirnn.models.terms import Terms
 from minirnn.nn import LSTM, Module, Packed
 from minirnn.nn.utils import evaluating
 from minirnn.random import Rng, generator
@@ -122,6 +123,13 @@ class AutoregressiveLSTM(Module):
                 filled[:, t] = xp.where(seen[t], filled[:, t], self.emission.draw(h[0], rng))
                 x = self._input(filled[:, t])
         return to_device(filled, "cpu")
+
+    def terms(self, series: Any, *, rng: Rng = None) -> Terms:
+        """-ln p(x_t | x_<t) of each frame of a series (T, D): (T,). `rng` is for the models that draw."""
+        frames = self._frames([series]).watched()
+        h = self._states(frames)
+        assert frames.given is not None
+        return Terms(-self.emission.log_prob(h, frames.x, frames.seen), {"series": frames.given}, self.emission.mean(h))
 
     def _frames(self, batch: Sequence[Any]) -> Frames:
         config = self.config

@@ -35,6 +35,7 @@ from minirnn.autograd import no_grad
 from minirnn.data.vocabulary import BOS, EOS
 from minirnn.device import Array, array_module, beside
 from minirnn.models.decoder_state import chosen, layers_first, rows_first
+from minirnn.models.terms import Terms
 from minirnn.nn import (
     LSTM,
     Attention,
@@ -216,30 +217,52 @@ class Captioner(Module):
 
     def _forced(self, batch: CaptionBatch) -> tuple[Tensor, Tensor]:
         """The logits (R, V), and m (N, F)."""
-        grid, top, h0, c0 = self._encode(batch.images)
-        shifted = pack_sequence([np.concatenate(([BOS], y)) for y in batch.captions])
-        words = Packed(self.dropout(self.embedding(shifted.rows)), shifted.packing)
-        states, _ = self.decoder(words, (h0, c0))
+        grid, top, h0, c0 = self._encode(self._pixels(batch.images))
+        states, _ = self.decoder(self._shifted(batch.captions), (h0, c0))
+        return self._said(states, grid, top), top
+
+    def terms(self, image: Array, caption: Array) -> Terms:
+        """-ln p(y_l | y_<l, x) of each word of one caption (L,), the end included, given one picture (3, S, S)."""
+        x, y = self._pixels(image[None]).requires_grad_(), self._shifted([caption])
+        grid, top, h0, c0 = self._encode(x)
+        states, _ = self.decoder(y, (h0, c0))
+        logits, look = self._said(states, grid, top), None
+        if self.attention is not None:
+            look = self.attention(states.unpack(batch_first=True), grid)[1].data[0]  # (L, G)
+        losses = ops.cross_entropy(logits, np.append(caption, EOS), reduction="none")
+        return Terms(losses, {"picture": x, "caption": y.rows}, logits.data.argmax(1), look)
+
+    def _shifted(self, captions: Sequence[Array]) -> Packed:
+        """What the decoder is given: each word one step late, embedded."""
+        words = pack_sequence([np.concatenate(([BOS], y)) for y in captions])
+        return Packed(self.dropout(self.embedding(words.rows)), words.packing)
+
+    def _said(self, states: Packed, grid: Tensor, top: Tensor) -> Tensor:
+        """The logits (R, V) of the decoder's states."""
         seen = [states.rows, ops.take_rows(top, states.packing.sequence)]  # (R, H), (R, F)
         if self.attention is not None:
             seen.append(self.attention.of_rows(states, grid))  # (R, D)
-        return self.output(self.dropout(ops.relu(self.readout(ops.concatenate(seen, axis=1))))), top
+        logits: Tensor = self.output(self.dropout(ops.relu(self.readout(ops.concatenate(seen, axis=1)))))
+        return logits
 
-    def _encode(self, images: Array) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The grid (N, G, D), m (N, F), and the decoder's initial states (1, N, H)."""
+    def _pixels(self, images: Array) -> Tensor:
+        """Pictures as the network sees them, from -1 to 1."""
         S = self.config.picture_size
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (3, S, S):
             raise ValueError(f"Captioner: images must be uint8 (N, 3, S, S) with S = picture_size = {S}, got {images.dtype} {images.shape}")
         dtype = self.output.weight.dtype
-        x = beside(images, self.output.weight.data).astype(dtype) / dtype.type(127.5) - dtype.type(1)  # bytes are what moves
-        grid, v, top = self.encoder(Tensor(x))
+        return Tensor(beside(images, self.output.weight.data).astype(dtype) / dtype.type(127.5) - dtype.type(1))  # bytes are what moves
+
+    def _encode(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The grid (N, G, D), m (N, F), and the decoder's initial states (1, N, H)."""
+        grid, v, top = self.encoder(x)
         v = self.dropout(v)
         return grid, top, ops.tanh(self.first_h(v))[None], self.first_c(v)[None]
 
     def start(self, images: Array) -> DecoderState:
         """The state before the first step, for pictures (N, 3, S, S)."""
         with no_grad():
-            grid, top, h, c = self._encode(images)
+            grid, top, h, c = self._encode(self._pixels(images))
             projected = None if self.attention is None else self.attention.project(grid)
         blank = None if self.attention is None else array_module(grid.data).zeros(grid.shape[:2], grid.dtype)
         keys = None if projected is None else projected.data

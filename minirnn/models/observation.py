@@ -9,6 +9,7 @@ D numbers per frame.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -32,19 +33,25 @@ class Frames:
 
     x      (S, D)
     seen   (S, D) true where observed, or None where everything is
+    given  x as networks are given it, where a gradient in it is wanted; None where not
     """
 
     x: Array
     seen: Array | None
     packing: Packing
+    given: Tensor | None = None
 
     def inputs(self, with_mask: bool) -> Packed:
         """What a network reads: x (S, D), and beside it, if `with_mask`, what was seen, as zeros and ones (S, 2D)."""
+        x = Tensor(self.x) if self.given is None else self.given
         if not with_mask:
-            return Packed(Tensor(self.x), self.packing)
-        xp = array_module(self.x)
-        seen = xp.ones_like(self.x) if self.seen is None else self.seen.astype(self.x.dtype)
-        return Packed(Tensor(xp.concatenate([self.x, seen], axis=1)), self.packing)
+            return Packed(x, self.packing)
+        seen = array_module(self.x).ones_like(self.x) if self.seen is None else self.seen.astype(self.x.dtype)
+        return Packed(ops.concatenate([x, Tensor(seen)], 1), self.packing)
+
+    def watched(self) -> Frames:
+        """The same with `given`."""
+        return dataclasses.replace(self, given=Tensor(self.x, requires_grad=True))
 
     def repeated(self, times: int) -> Frames:
         """Each series `times` times, the copies side by side."""

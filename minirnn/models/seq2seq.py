@@ -28,6 +28,7 @@ from minirnn.data.batches import TranslationBatch
 from minirnn.data.vocabulary import BOS, EOS, UNK
 from minirnn.device import Array, array_module, beside
 from minirnn.models.decoder_state import chosen, layers_first, rows_first
+from minirnn.models.terms import Terms
 from minirnn.nn import LSTM, Attention, Dropout, Embedding, Linear, Module, Packed, Packing, init, pack_sequence
 from minirnn.nn.utils import evaluating
 from minirnn.random import Rng, generator
@@ -130,15 +131,36 @@ class Seq2Seq(Module):
 
     def logits(self, batch: TranslationBatch) -> Tensor:
         """The decoder's output under teacher forcing: (R, V), packed rows in the order of `Packing([len(y) + 1 for y in targets])`."""
-        memory, mask, h0, c0 = self._encode(batch.source)
-        shifted = pack_sequence([np.concatenate(([BOS], y)) for y in batch.target])
-        states, _ = self.decoder(self._embed(self.target_embedding, shifted), (h0, c0))
+        memory, mask, h0, c0 = self._encode(self._read(batch.source))
+        states, _ = self.decoder(self._shifted(batch.target), (h0, c0))
+        return self._said(states, memory, mask)
+
+    def terms(self, source: Array, target: Array) -> Terms:
+        """-ln p(y_l | y_<l, x) of each word of one target (L,), the end included, given one source (T,)."""
+        x, y = self._read([source]), self._shifted([target])
+        memory, mask, h0, c0 = self._encode(x)
+        states, _ = self.decoder(y, (h0, c0))
+        logits, look = self._said(states, memory, mask), None
+        if self.attention is not None:
+            look = self.attention(states.unpack(batch_first=True), memory, mask)[1].data[0]  # (L, T)
+        losses = ops.cross_entropy(logits, np.append(target, EOS), reduction="none")
+        return Terms(losses, {"source": x.rows, "target": y.rows}, logits.data.argmax(1), look)
+
+    def _read(self, sources: Sequence[Array]) -> Packed:
+        """The source words, embedded."""
+        return self._embed(self.source_embedding, pack_sequence(sources))
+
+    def _shifted(self, targets: Sequence[Array]) -> Packed:
+        """What the decoder is given: each target word one step late, embedded."""
+        return self._embed(self.target_embedding, pack_sequence([np.concatenate(([BOS], y)) for y in targets]))
+
+    def _said(self, states: Packed, memory: Tensor, mask: Array) -> Tensor:
         logits: Tensor = self.output(self.dropout(self._attended(states, memory, mask)))
         return logits
 
-    def _encode(self, sources: Sequence[Array]) -> tuple[Tensor, Array, Tensor, Tensor]:
+    def _encode(self, source: Packed) -> tuple[Tensor, Array, Tensor, Tensor]:
         """Memory (N, T, D), its mask (N, T), and the decoder's initial states (K, N, H)."""
-        outputs, (h, c) = self.encoder(self._embed(self.source_embedding, pack_sequence(sources)))
+        outputs, (h, c) = self.encoder(source)
         return (
             outputs.unpack(batch_first=True),
             outputs.packing.mask(),
@@ -168,7 +190,7 @@ class Seq2Seq(Module):
     def start(self, sources: Sequence[Array]) -> DecoderState:
         """The state before the first step, for source sentences (T_n,) of piece numbers."""
         with no_grad():
-            memory, mask, h, c = self._encode(sources)
+            memory, mask, h, c = self._encode(self._read(sources))
             mask = beside(mask, memory.data)
             projected = None if self.attention is None else self.attention.project(memory, mask)
         blank = None if self.attention is None else array_module(mask).zeros(mask.shape, memory.dtype)

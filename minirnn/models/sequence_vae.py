@@ -36,6 +36,7 @@ from minirnn.distributions import Gaussian, standard_normal_kl
 from minirnn.models import vae_bounds
 from minirnn.models.aggressive import Aggressive, Phase
 from minirnn.models.decoder_state import chosen, layers_first, rows_first
+from minirnn.models.terms import Terms
 from minirnn.nn import LSTM, Dropout, Embedding, Linear, Module, Packed, Packing, init, pack_sequence
 from minirnn.nn.utils import evaluating
 from minirnn.random import Rng, generator
@@ -204,23 +205,52 @@ class SequenceVAE(Module):
         """q(z | x) of each sentence: mean and log_std (N, Z)."""
         if not self.config.latent:
             raise ValueError("encode: this model has latent=0, it is a language model without an encoder")
-        words = pack_sequence([np.append(x, EOS) for x in batch])  # an empty sentence has its end
-        _, (h, _) = self.encoder(Packed(self.encoder_embedding(words.rows.data), words.packing))  # (directions, N, H)
-        both: Tensor = self.posterior(h.swapaxes(0, 1).reshape(len(batch), -1))  # (N, 2Z)
+        return self._posterior(self._read(batch))
+
+    def _read(self, batch: Sequence[Array]) -> Packed:
+        """The encoder's words, embedded: an empty sentence has its end."""
+        words = pack_sequence([np.append(x, EOS) for x in batch])
+        return Packed(self.encoder_embedding(words.rows.data), words.packing)
+
+    def _posterior(self, words: Packed) -> Gaussian:
+        _, (h, _) = self.encoder(words)  # (directions, N, H)
+        both: Tensor = self.posterior(h.swapaxes(0, 1).reshape(words.packing.N, -1))  # (N, 2Z)
         return Gaussian(*ops.split(both, 2))
 
     def logits(self, batch: Sequence[Array], z: Tensor) -> Tensor:
         """The decoder's output with the real x_<t as input: (S, V), packed rows in the order of `Packing([len(x) + 1 for x in batch])`."""
+        return self._said(self._shifted(batch), z)
+
+    def _shifted(self, batch: Sequence[Array]) -> Packed:
+        """What the decoder is given: each word one step late, embedded."""
         words = pack_sequence([np.insert(x, 0, BOS) for x in batch])
         ids = words.rows.data
         if self.training and self.config.word_dropout:
             dropped = self.draws.random(ids.shape) < self.config.word_dropout
             ids = np.where(dropped & (ids > UNK), UNK, ids)
+        return Packed(self.dropout(self.embedding(ids)), words.packing)
+
+    def _said(self, words: Packed, z: Tensor) -> Tensor:
+        """The logits (S, V) after the words, at points z (N, Z)."""
         rows = ops.take_rows(z, words.packing.sequence) if self.config.latent else z  # (S, Z)
-        x = self._beside(self.dropout(self.embedding(ids)), rows, "input")
+        x = self._beside(words.rows, rows, "input")
         states, _ = self.decoder(Packed(x, words.packing), self._first_states(z))
         logits: Tensor = self.output(self.dropout(self._features(states.rows, rows)))
         return logits
+
+    def terms(self, sentence: Array, *, rng: Rng = None) -> Terms:
+        """-ln p(x_t | x_<t, z) of each word of one sentence (T,), its end included, at a z drawn from q; and last the KL.
+
+        Their sum is minus the ELBO at that z. With latent=0 there is neither z nor KL, and the sum is -ln p(x).
+        """
+        read, written = self._read([sentence]) if self.config.latent else None, self._shifted([sentence])
+        q = None if read is None else self._posterior(read)
+        logits = self._said(written, self._no_latent(1) if q is None else q.sample(rng=rng))
+        losses = ops.cross_entropy(logits, np.append(sentence, EOS), reduction="none")
+        if q is not None:
+            losses = ops.concatenate([losses, standard_normal_kl(q)])
+        inputs = {"written": written.rows} if read is None else {"read": read.rows, "written": written.rows}
+        return Terms(losses, inputs, logits.data.argmax(1))
 
     def _features(self, h: Tensor, z: Tensor) -> Tensor:
         """tanh(U [h; z])"""

@@ -33,6 +33,7 @@ from minirnn.device import Array, array_module, beside, to_device
 from minirnn.distributions import Gaussian
 from minirnn.errors import MinirnnError
 from minirnn.models.observation import Frames, Kind, Observation, first_parameter, frames_of
+from minirnn.models.terms import Terms
 from minirnn.nn import Linear, Module, Packing, Parameter
 from minirnn.nn.utils import evaluating
 from minirnn.random import Rng, generator
@@ -201,6 +202,14 @@ class StateSpaceModel(Module):
                     sequence = frames.repeated(samples).packing.sequence // samples
                     sums.append(np.bincount(sequence, term.numpy().astype(np.float64), frames.packing.N) / samples)
         return np.concatenate(found[0]), np.concatenate(found[1])
+
+    def terms(self, series: Any, *, rng: Rng = None) -> Terms:
+        """KL - ln p(x_t | z_t, x_<t) of each frame of a series (T, D), at one draw of z from q: (T,). Their sum is minus the elbo."""
+        frames = self._frames([series]).watched()
+        evidence, path, _, reconstruction = self._drawn(frames, 1, generator(rng))
+        assert frames.given is not None
+        expected = self.emission.mean(self._features(path.z, evidence.past))
+        return Terms(path.posterior.kl(path.prior) - reconstruction, {"series": frames.given}, expected)
 
     def sample(self, length: int, count: int = 1, rng: Rng = None, temperature: float = 1.0) -> Array:
         """`count` new series (count, length, D). Standard deviations are multiplied, logits divided, by the temperature."""
