@@ -3,7 +3,7 @@
     T time steps of an axis, L loss steps, H units, D values of a series a step
 
 The loss is made of L parts, one a word, frame or note. Everything that depends on which part is differentiated has L + 1 entries along its
-first axis: entry 0 belongs to the whole loss, entry l = 1..L to part l alone.
+first axis: entry 0 belongs to the whole loss, entry l = 1..L to part l alone. What is there by unit may be kept for some entries only.
 """
 
 from __future__ import annotations
@@ -108,6 +108,7 @@ class Layer:
         starts_from: names of the layers whose last states its first state was made from; in a translator, the encoder's.
         forward: (T, H) by name: of an LSTM i, f, g, o, c, h; of a GRU r, u, n, h; of an RNN h.
         backward: (L + 1, T, H) by name: dh, dc, and what else there is.
+        parts: of the entries 0..L those that `backward` holds, (len(parts), T, H), in rising order and 0 among them; None: all of them.
         norms: (L + 1, T) by name: "dh", "dc", the Euclidean norm over the units of what is in `backward`; "w_ih", "w_hh", "b", that of a
             step's own contribution to the gradient of a weight.
         saturation: (T, 2) by gate: the share of units near the lower end of the gate's range and near the upper one.
@@ -120,6 +121,7 @@ class Layer:
     starts_from: Sequence[str] = ()
     forward: Mapping[str, Array] = field(default_factory=dict)
     backward: Mapping[str, Array] = field(default_factory=dict)
+    parts: Sequence[int] | None = None
     norms: Mapping[str, Array] = field(default_factory=dict)
     saturation: Mapping[str, Array] = field(default_factory=dict)
 
@@ -149,6 +151,7 @@ class Example:
         model: its name on the command line, such as "seq2seq".
         run: where it was loaded from.
         version: of minirnn.
+        note: what was left out to keep the page small, and what else one should know before one trusts what is shown; may be empty.
         inputs: what the model reads, in the order of reading.
         outputs: the parts of the loss.
         layers: in the order of their first calls.
@@ -171,6 +174,7 @@ class Example:
     influence: Mapping[str, Array] = field(default_factory=dict)
     attention: Sequence[Attention] = ()
     history: Mapping[str, Sequence[Row]] = field(default_factory=dict)
+    note: str = ""
 
     def __post_init__(self) -> None:
         axes = self.lengths()
@@ -199,11 +203,16 @@ class Example:
         _known(where, "an axis", layer.axis, axes)
         for name in layer.starts_from:
             _known(where, "a layer", name, [other.name for other in self.layers])
-        time, parts = ("T", axes[layer.axis]), ("L + 1", steps + 1)
+        time, parts, kept = ("T", axes[layer.axis]), ("L + 1", steps + 1), ("L + 1", steps + 1)
+        if layer.parts is not None:
+            entries = list(layer.parts)
+            rising = entries == sorted(set(entries)) and entries[:1] == [0] and entries[-1] <= steps
+            _require(rising, where, f"parts must be entries of 0..L = 0..{steps}, rising, 0 first, got {entries}")
+            kept = ("parts", len(entries))
         for name, array in layer.forward.items():
             _shape(where, f"forward[{name!r}]", array, time, ("H", None))
         for name, array in layer.backward.items():
-            _shape(where, f"backward[{name!r}]", array, parts, time, ("H", None))
+            _shape(where, f"backward[{name!r}]", array, kept, time, ("H", None))
         for name, array in layer.norms.items():
             _shape(where, f"norms[{name!r}]", array, parts, time)
         for name, array in layer.saturation.items():

@@ -73,6 +73,18 @@ def test_an_axis_whose_parts_do_not_fit_is_refused(arguments: dict[str, Any], wo
             "Layer 'a': backward['dh'] must have shape (L + 1, T, H) = (9, 8, any), got (8, 8, 3)",
         ),
         (
+            {"layers": [Layer("a", "rnn", "source", parts=[0, 4], backward={"dh": np.zeros((9, 8, 3))})]},
+            "Layer 'a': backward['dh'] must have shape (parts, T, H) = (2, 8, any), got (9, 8, 3)",
+        ),
+        (
+            {"layers": [Layer("a", "rnn", "source", parts=[0, 9])]},
+            "Layer 'a': parts must be entries of 0..L = 0..8, rising, 0 first, got [0, 9]",
+        ),
+        (
+            {"layers": [Layer("a", "rnn", "source", parts=[1, 2])]},
+            "Layer 'a': parts must be entries of 0..L = 0..8, rising, 0 first, got [1, 2]",
+        ),
+        (
             {"layers": [Layer("a", "rnn", "output", norms={"dh": np.zeros(8)})]},
             "Layer 'a': norms['dh'] must have shape (L + 1, T) = (9, 8), got (8,)",
         ),
@@ -95,6 +107,12 @@ def test_an_example_whose_parts_do_not_fit_is_refused(change: dict[str, Any], wo
     with pytest.raises(ValueError) as caught:  # noqa: PT011
         replace(made_up.translator(), **change)
     assert str(caught.value) == words
+
+
+def test_gradients_by_unit_may_be_there_for_some_steps_only() -> None:
+    made = made_up.translator()
+    kept = [replace(layer, parts=(0, 3, 8), backward={n: g[[0, 3, 8]] for n, g in layer.backward.items()}) for layer in made.layers]
+    assert replace(made, layers=kept, note="by unit for 2 of 8 words").layers[0].backward["dh"].shape == (3, 8, 12)
 
 
 def test_steps_whose_parts_do_not_fit_are_refused() -> None:
