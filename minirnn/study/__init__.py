@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from minirnn.study.gradcheck import GradientError, gradcheck, gradgradcheck
 from minirnn.study.graph import Graph, graph
+from minirnn.study.jacobian import Jacobian, Norms, jacobian, jacobian_norms
 from minirnn.study.truncation import Truncation, truncated, truncation
 
 __all__ = [
     "GradientError",
     "Graph",
+    "Jacobian",
+    "Norms",
     "Truncation",
     "gradcheck",
     "gradgradcheck",
     "graph",
+    "jacobian",
+    "jacobian_norms",
     "truncated",
     "truncation",
 ]
