@@ -5,7 +5,7 @@
 //
 // Step form, one thread for each of the n H units of a step
 //   Memory     forward reads z 3, a 3, b_hn, h_t 1 and writes gates 3, hn 1, h 1, h_t 1 numbers per unit; backward reads gates 3, hn 1,
-//              h_{t-1} 1, dh 1, dh_t 1, product 1 and writes dz 3, da 3, dh_t 1
+//              h_{t-1} 1, dh 1, dh_t 1, product 1 and writes dz 3, da 3, dh_t 1 (and the tap 1)
 //   Floor      that traffic, beside the product: 6 n H^2 operations
 //
 // Persistent form, grid (ceil(H / units), groups of batch tiles), THREADS threads; all blocks on the device at once
@@ -15,7 +15,7 @@
 //   Global     h_t, dh_t (N, H) Wide, read and written by the one thread that owns them
 //   Step       forward reads h_{t-1} (n H numbers, by each of the H / units blocks) and per unit z 3, h_t 1, and writes gates 3, hn 1, h 1,
 //              h_t 1; backward reads da_{t+1} (3 n H, by each) and per unit gates 3, hn 1, h_{t-1} 1, dh 1, dh_t 1, and writes dz 3, da 3,
-//              dh_t 1. 6 n H^2 operations either way; one grid barrier, none where one block holds all units
+//              dh_t 1 (and the tap 1). 6 n H^2 operations either way; one grid barrier, none where one block holds all units
 //   Ahead      what a step reads besides x is asked for one step early, so that it comes from L2, and read before the product
 //   Floor      the larger of 6 n H^2 operations at the device's rate, the slice read from shared memory, and x read from L2; plus a barrier
 
@@ -60,9 +60,10 @@ __device__ __forceinline__ Kept kept_of(int row, int j, int H, const Real* gates
 }
 
 // Unit j of one row, (2.2) to (2.6), from the dh_t of (2.1). Returns dh_t u, the first half of (2.7).
-__device__ __forceinline__ Wide backward_unit(Wide dh_t, const Kept& kept, int row, int j, int H, Real* dz, Real* da) {
+__device__ __forceinline__ Wide backward_unit(Wide dh_t, const Kept& kept, int row, int j, int H, Real* dz, Real* da, Real* dh_tap) {
   const Wide r = kept.r, u = kept.u, n = kept.n;
   dh_t += kept.dh;                                             // (2.2)
+  if (dh_tap) dh_tap[at(row, H) + j] = narrow(dh_t);
   const Wide dz_n = dh_t * (1 - u) * (1 - n * n);              // (2.3)
   const Wide dz_u = dh_t * (kept.h_before - n) * u * (1 - u);  // (2.4)
   const Wide dz_r = dz_n * kept.hn * r * (1 - r);              // (2.5)
@@ -109,18 +110,19 @@ gru_step_forward(const Real* z, const Real* a, const Real* b_hn, Wide* h_t, Real
 // dh_t     (N, H)     Wide; read and written, rows below n: dh_n where a sequence begins its way back, then dh_t u; alive for the sequence
 // dz       (S, 3H)    written, rows of this step
 // da       (S, 3H)    written, rows of this step
+// dh_tap   (S, H)     written, rows of this step: the whole dL/dh_t of (2.2); or null
 // start    first row of this step;  before  first row of the step before, -1 where h0 is before;  n  rows of this step
 // begun    rows of step t + 1: the sequences that are on their way back
 extern "C" __global__ void __launch_bounds__(256)
 gru_step_backward(const Real* gates, const Real* h, const Real* hn, const Real* h0, const Real* dh, const Real* product,  //
-                  Wide* dh_t, Real* dz, Real* da, int start, int before, int n, int begun, int H) {
+                  Wide* dh_t, Real* dz, Real* da, Real* dh_tap, int start, int before, int n, int begun, int H) {
   const long long e = (long long)blockIdx.x * blockDim.x + threadIdx.x;
   if (e >= (long long)n * H) return;
   const int sequence = e / H, j = e % H;
   const Real h_before = before < 0 ? h0[e] : h[at(before, H) + e];
   const Kept kept = kept_of(start + sequence, j, H, gates, hn, h_before, dh);
   const Wide whole = dh_t[e] + (sequence < begun ? widen(product[e]) : Wide(0));  // (2.7) or (2.1)
-  dh_t[e] = backward_unit(whole, kept, start + sequence, j, H, dz, da);
+  dh_t[e] = backward_unit(whole, kept, start + sequence, j, H, dz, da, dh_tap);
 }
 
 // All steps forward.
@@ -182,10 +184,11 @@ gru_persistent_forward(const Real* z, const Real* w_hh, const Real* b_hn, const 
 // dz       (S, 3H)    written
 // da       (S, 3H)    written, and read one step later by all blocks
 // dh0      (N, H)     written
+// dh_tap   (S, H)     written: the whole dL/dh_t of (2.2); or null
 // units    hidden units per block, 8 or 16; dynamic shared memory as minirnn.kernels.cuda.plan says
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
 gru_persistent_backward(const Real* gates, const Real* h, const Real* hn, const Real* h0, const Real* w_hh, const Real* dh,  //
-                        Wide* dh_t, const int* first, Real* dz, Real* da, Real* dh0, int T, int H, int units) {
+                        Wide* dh_t, const int* first, Real* dz, Real* da, Real* dh0, Real* dh_tap, int T, int H, int units) {
   extern __shared__ __align__(16) unsigned char memory[];
   if ((int)gridDim.x * units < H) __trap();  // CuPy shrinks a grid that does not fit
   const int place = threadIdx.x / units, unit = threadIdx.x % units, j = blockIdx.x * units + unit;
@@ -216,7 +219,7 @@ gru_persistent_backward(const Real* gates, const Real* h, const Real* hn, const 
       if (!mine) continue;
       if (sequence < begun) whole += w.sum(place, unit);  // (2.7), or (2.1) where this is the last step
       if (t >= 0)
-        dh_t[e] = backward_unit(whole, kept, start + sequence, j, H, dz, da);
+        dh_t[e] = backward_unit(whole, kept, start + sequence, j, H, dz, da, dh_tap);
       else
         dh0[e] = narrow(whole);  // (2.10)
     }

@@ -6,7 +6,7 @@ Persistent form  gru_persistent_forward, gru_persistent_backward: one cooperativ
 
 Step form, one thread for each of the n H units of a step
   Memory     forward reads z 3, a 3, b_hn, h_t 1 and writes gates 3, hn 1, h 1, h_t 1 numbers per unit; backward reads gates 3, hn 1,
-             h_{t-1} 1, dh 1, dh_t 1, product 1 and writes dz 3, da 3, dh_t 1
+             h_{t-1} 1, dh 1, dh_t 1, product 1 and writes dz 3, da 3, dh_t 1 (and the tap 1)
   Floor      that traffic, beside the product: 6 n H^2 operations
 
 Persistent form, grid (ceil(H / units), groups of batch tiles), block (units, rows); all blocks on the device at once
@@ -17,12 +17,12 @@ Persistent form, grid (ceil(H / units), groups of batch tiles), block (units, ro
   Global     h_t, dh_t (N, H), read and written by the one thread that owns them
   Step       forward reads h_{t-1} (n H numbers, by each of the H / units blocks) and per unit z 3, h_t 1, and writes gates 3, hn 1, h 1,
              h_t 1; backward reads da_{t+1} (3 n H, by each) and per unit gates 3, hn 1, h_{t-1} 1, dh 1, dh_t 1, and writes dz 3, da 3,
-             dh_t 1. 6 n H^2 operations either way; one grid barrier, none where one block holds all units
+             dh_t 1 (and the tap 1). 6 n H^2 operations either way; one grid barrier, none where one block holds all units
   Floor      the larger of 6 n H^2 operations at the device's rate, and 4 numbers (forward; backward 6) read from shared memory for every 3
              multiply-adds; plus a barrier
 
-An argument dh without rows means zero. All arrays are C-contiguous, and of one dtype, float32 or float64, except for `first`, which is
-int32.
+An argument dh without rows means zero, and nobody asks for a tap without rows. All arrays are C-contiguous, and of one dtype, float32 or
+float64, except for `first`, which is int32.
 """
 
 from __future__ import annotations
@@ -53,6 +53,8 @@ from minirnn.kernels.cuda.numba_rows import (
 )
 from minirnn.kernels.cuda.packed import device_starts
 
+taps = True
+
 
 @cuda.jit(device=True)
 def forward_unit(
@@ -74,7 +76,7 @@ def forward_unit(
 
 
 @cuda.jit(device=True)
-def backward_unit(dh_t: Any, h_before: Any, row: int, j: int, gates: Any, hn: Any, dh: Any, dz: Any, da: Any) -> Any:
+def backward_unit(dh_t: Any, h_before: Any, row: int, j: int, gates: Any, hn: Any, dh: Any, dz: Any, da: Any, dh_tap: Any) -> Any:
     """Unit j of one row, (2.2) to (2.6), from the dh_t of (2.1) and h_{t-1}. Returns dh_t u, the first half of (2.7)."""
     H, one = hn.shape[1], hn.dtype.type(1)
     r = gates[row, 0 * H + j]
@@ -82,6 +84,8 @@ def backward_unit(dh_t: Any, h_before: Any, row: int, j: int, gates: Any, hn: An
     n = gates[row, 2 * H + j]
     if dh.shape[0] > 0:
         dh_t += dh[row, j]  # (2.2)
+    if dh_tap.shape[0] > 0:
+        dh_tap[row, j] = dh_t
     dz_n = dh_t * (one - u) * (one - n * n)  # (2.3)
     dz_u = dh_t * (h_before - n) * u * (one - u)  # (2.4)
     dz_r = dz_n * hn[row, j] * r * (one - r)  # (2.5)
@@ -127,6 +131,7 @@ def gru_step_backward(
     dh_t: Any,
     dz: Any,
     da: Any,
+    dh_tap: Any,
     start: int,
     before: int,
     n: int,
@@ -142,6 +147,7 @@ def gru_step_backward(
     dh_t     (N, H)     read and written, rows below n: dh_n where a sequence begins its way back, then dh_t u; alive for the sequence
     dz       (S, 3H)    written, rows of this step
     da       (S, 3H)    written, rows of this step
+    dh_tap   (S, H)     written, rows of this step: the whole dL/dh_t of (2.2)
     start    first row of this step;  before  first row of the step before, -1 where h0 is before;  n  rows of this step
     begun    rows of step t + 1: the sequences that are on their way back
     """
@@ -154,7 +160,7 @@ def gru_step_backward(
     whole = dh_t[sequence, j]  # (2.1)
     if sequence < begun:
         whole += product[sequence, j]  # (2.7)
-    dh_t[sequence, j] = backward_unit(whole, h_before, start + sequence, j, gates, hn, dh, dz, da)
+    dh_t[sequence, j] = backward_unit(whole, h_before, start + sequence, j, gates, hn, dh, dz, da, dh_tap)
 
 
 @cuda.jit
@@ -194,7 +200,7 @@ def gru_persistent_forward(z: Any, w_hh: Any, b_hn: Any, h0: Any, h_t: Any, firs
 
 @cuda.jit
 def gru_persistent_backward(
-    gates: Any, h: Any, hn: Any, h0: Any, w_hh: Any, dh: Any, dh_t: Any, first: Any, dz: Any, da: Any, dh0: Any
+    gates: Any, h: Any, hn: Any, h0: Any, w_hh: Any, dh: Any, dh_t: Any, first: Any, dz: Any, da: Any, dh0: Any, dh_tap: Any
 ) -> None:
     """All steps backward.
 
@@ -208,6 +214,7 @@ def gru_persistent_backward(
     dz       (S, 3H)    written
     da       (S, 3H)    written, and read one step later by all blocks
     dh0      (N, H)     written
+    dh_tap   (S, H)     written: the whole dL/dh_t of (2.2)
     """
     T, H = first.shape[0] - 1, h0.shape[1]
     j = cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x
@@ -229,7 +236,7 @@ def gru_persistent_backward(
                 whole += dh_t[sequence, j]  # (2.1)
                 if t >= 0:
                     h_before = h[first[t - 1] + sequence, j] if t > 0 else h0[sequence, j]
-                    dh_t[sequence, j] = backward_unit(whole, h_before, start + sequence, j, gates, hn, dh, dz, da)
+                    dh_t[sequence, j] = backward_unit(whole, h_before, start + sequence, j, gates, hn, dh, dz, da, dh_tap)
                 else:
                     dh0[sequence, j] = whole  # (2.10)
         if t >= 0 and cuda.gridDim.x > 1:
@@ -259,22 +266,23 @@ def forward(z: Array, w_hh: Array, b_hn: Array, h0: Array, batch_sizes: Array) -
     return GRUTape(h, gates, hn, h_t, h0, batch_sizes)
 
 
-def backward(tape: GRUTape, w_hh: Array, dh: Array | None, dh_n: Array | None) -> GRUGrads:
-    """dh (S, H), dh_n (N, H); None means zero"""
+def backward(tape: GRUTape, w_hh: Array, dh: Array | None, dh_n: Array | None, taps: tuple[Array] | None = None) -> GRUGrads:
+    """dh (S, H), dh_n (N, H), None means zero; taps: one (S, H) for the whole dL/dh_t of every row"""
     xp, H, batch_sizes = module_of(w_hh), w_hh.shape[1], tape.batch_sizes
     dh = rows_or_none(xp, dh, w_hh)  # (S, H), or no rows
     dz, da = xp.empty_like(tape.gates), xp.empty_like(tape.gates)  # (S, 3H)
     # (N, H) dL/dh_t on its way back, of (2.7) the half that u hands on; a sequence's rows wait until its own last step (2.1)
     dh_t = xp.zeros_like(tape.h0) if dh_n is None else xp.array(dh_n, order="C")
     first = device_starts(xp, batch_sizes)  # (T+1,)
+    (dh_tap,) = taps or (rows_or_none(xp, None, w_hh),)
     plan = persistent(xp, "gru", "backward", tape.h0)
     if plan is not None:
         dh0 = xp.empty_like(tape.h0)  # (N, H)
-        stream, *arrays = seen_by_numba(xp, tape.gates, tape.h, tape.hn, tape.h0, w_hh, dh, dh_t, first, dz, da, dh0)
+        stream, *arrays = seen_by_numba(xp, tape.gates, tape.h, tape.hn, tape.h0, w_hh, dh, dh_t, first, dz, da, dh0, dh_tap)
         launch_cooperatively(gru_persistent_backward, plan, stream, *arrays)
     else:
         product = xp.empty_like(tape.h0)  # (N, H) da_{t+1} @ w_hh
-        stream, *arrays = seen_by_numba(xp, tape.gates, tape.h, tape.hn, tape.h0, dh, product, dh_t, dz, da)
+        stream, *arrays = seen_by_numba(xp, tape.gates, tape.h, tape.hn, tape.h0, dh, product, dh_t, dz, da, dh_tap)
         before = [-1, *(start for start, _, _ in steps(batch_sizes))]
         for t, (start, n, begun) in reversed(list(enumerate(steps(batch_sizes)))):
             launch(gru_step_backward, blocks_of(n * H), THREADS, stream, *arrays, start, before[t], n, begun)

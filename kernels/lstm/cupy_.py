@@ -18,6 +18,7 @@ from minirnn.kernels.cuda.plan import plan
 from minirnn.kernels.packed import starts
 
 UNIT = "lstm/lstm.cu"
+taps = True
 
 
 def forward(z: Array, w_hh: Array, h0: Array, c0: Array, batch_sizes: Array) -> LSTMTape:
@@ -48,8 +49,16 @@ def forward(z: Array, w_hh: Array, h0: Array, c0: Array, batch_sizes: Array) -> 
     return LSTMTape(h, c, gates, h_n, c_t.astype(dtype, copy=False), h0, c0, batch_sizes)
 
 
-def backward(tape: LSTMTape, w_hh: Array, dh: Array | None, dc: Array | None, dh_n: Array | None, dc_n: Array | None) -> LSTMGrads:
-    """dh (S, H), dc (S, H), dh_n (N, H), dc_n (N, H); None means zero"""
+def backward(
+    tape: LSTMTape,
+    w_hh: Array,
+    dh: Array | None,
+    dc: Array | None,
+    dh_n: Array | None,
+    dc_n: Array | None,
+    taps: tuple[Array, Array] | None = None,
+) -> LSTMGrads:
+    """dh (S, H), dc (S, H), dh_n (N, H), dc_n (N, H), None means zero; taps: two (S, H) for the whole dL/dh_t and dL/dc_t of every row"""
     xp, dtype = module_of(w_hh), w_hh.dtype
     (N, H), S, T = tape.h0.shape, len(tape.h), len(tape.batch_sizes)
     dh, dc, dh_n = (contiguous(xp, gradient) for gradient in (dh, dc, dh_n))
@@ -57,13 +66,14 @@ def backward(tape: LSTMTape, w_hh: Array, dh: Array | None, dc: Array | None, dh
     # (N, H) dL/dc_t on its way back; a sequence's rows wait until its own last step (2.1)
     dc_t = xp.zeros((N, H), wide(dtype)) if dc_n is None else xp.ascontiguousarray(dc_n).astype(wide(dtype))
     first = device_starts(xp, tape.batch_sizes)  # (T+1,)
+    into = (NULL, NULL) if taps is None else taps
 
     p = plan("lstm", "backward", H, N, dtype, devices.here(xp))
     if p.form == "persistent":
         dh0 = xp.empty((N, H), dtype)
         run = function(xp, UNIT, "lstm_persistent_backward", dtype, cooperative=True, shared=p.shared)
         gradients = tuple(NULL if gradient is None else gradient for gradient in (dh, dc, dh_n))
-        arguments = (tape.gates, tape.c, tape.c0, w_hh, *gradients, dc_t, first, dz, dh0, *map(np.int32, (T, H, p.units)))
+        arguments = (tape.gates, tape.c, tape.c0, w_hh, *gradients, dc_t, first, dz, dh0, *into, *map(np.int32, (T, H, p.units)))
         run(p.grid, p.block, arguments, shared_mem=p.shared)
     else:
         step = function(xp, UNIT, "lstm_step_backward", dtype)
@@ -73,7 +83,8 @@ def backward(tape: LSTMTape, w_hh: Array, dh: Array | None, dc: Array | None, dh
         for t in range(T - 1, -1, -1):
             start, n = host[t], host[t + 1] - host[t]
             before = host[t - 1] if t > 0 else -1
-            step(p.blocks(n), p.block, (tape.gates, tape.c, tape.c0, *gradients, dh0, dc_t, dz, *map(np.int32, (start, before, n, H))))
+            arguments = (tape.gates, tape.c, tape.c0, *gradients, dh0, dc_t, dz, *into, *map(np.int32, (start, before, n, H)))
+            step(p.blocks(n), p.block, arguments)
             xp.matmul(dz[start : start + n], w_hh, out=dh0[:n])  # (n, H) dL/dh_{t-1}     (2.10)
 
     dw_hh = dz.T @ previous(xp, tape.h, tape.h0, first)  # (4H, H)                        (2.11)

@@ -5,7 +5,7 @@
 //
 // Step form, one thread for each of the n H units of a step
 //   Memory     forward reads z 4, a 4, c_t 1 and writes gates 4, c 1, c_t 1, h 1 numbers per unit; backward reads gates 4, c 1,
-//              c_{t-1} 1, dh_t 1, dc_t 1, dh 1 (and dc 1) and writes dz 4, dc_t 1
+//              c_{t-1} 1, dh_t 1, dc_t 1, dh 1 (and dc 1) and writes dz 4, dc_t 1 (and the taps 2)
 //   Floor      that traffic, beside the product: 8 n H^2 operations
 //
 // Persistent form, grid (ceil(H / units), groups of batch tiles), THREADS threads; all blocks on the device at once
@@ -15,7 +15,7 @@
 //   Global     c_t, dc_t (N, H) Wide, read and written by the one thread that owns them
 //   Step       forward reads h_{t-1} (n H numbers, by each of the H / units blocks) and per unit z 4, c_t 1, and writes gates 4, c 1,
 //              c_t 1, h 1; backward reads dz_{t+1} (4 n H, by each) and per unit gates 4, c 1, c_{t-1} 1, dc_t 1, dh 1 (and dc 1), and
-//              writes dz 4, dc_t 1. 8 n H^2 operations either way; one grid barrier, none where one block holds all units
+//              writes dz 4, dc_t 1 (and the taps 2). 8 n H^2 operations either way; one grid barrier, none where one block holds all units
 //   Ahead      what a step reads besides x is asked for one step early, so that it comes from L2, and read before the product
 //   Floor      the larger of 8 n H^2 operations at the device's rate, the slice read from shared memory, and x read from L2; plus a barrier
 
@@ -66,12 +66,17 @@ __device__ __forceinline__ Kept kept_of(int row, int j, int H, const Real* gates
 }
 
 // Unit j of one row, (2.2) to (2.9), from the dh_t and dc_t of (2.1). Returns dc_{t-1}.
-__device__ __forceinline__ Wide backward_unit(Wide dh_t, Wide dc_t, const Kept& kept, int row, int j, int H, Real* dz) {
+__device__ __forceinline__ Wide backward_unit(Wide dh_t, Wide dc_t, const Kept& kept, int row, int j, int H, Real* dz,  //
+                                              Real* dh_tap, Real* dc_tap) {
   const Wide i = kept.i, f = kept.f, g = kept.g, o = kept.o, tanh_c = kept.tanh_c;
   dh_t += kept.dh;                                       // (2.2)
   dc_t += kept.dc;                                       // (2.3)
   const Wide da_o = dh_t * tanh_c * o * (1 - o);         // (2.4)
   dc_t += dh_t * o * (1 - tanh_c * tanh_c);              // (2.5)
+  if (dh_tap) {
+    dh_tap[at(row, H) + j] = narrow(dh_t);
+    dc_tap[at(row, H) + j] = narrow(dc_t);
+  }
   const Wide da_i = dc_t * g * i * (1 - i);              // (2.6)
   const Wide da_f = dc_t * kept.c_before * f * (1 - f);  // (2.7)
   const Wide da_g = dc_t * i * (1 - g * g);              // (2.8)
@@ -117,16 +122,17 @@ lstm_step_forward(const Real* z, const Real* a, Wide* c_t, Real* h, Real* c, Rea
 // dh_t     (N, H)     read, rows below n: dL/dh_t, or dh_n where a sequence begins its way back
 // dc_t     (N, H)     Wide; read and written, rows below n: dL/dc_t, then dL/dc_{t-1}; alive for the sequence
 // dz       (S, 4H)    written, rows of this step
+// dh_tap, dc_tap  (S, H)  written, rows of this step: the whole dL/dh_t of (2.2) and dL/dc_t of (2.5); or both null
 // start    first row of this step;  before  first row of the step before, -1 where c0 is before;  n  rows of this step
 extern "C" __global__ void __launch_bounds__(256)
 lstm_step_backward(const Real* gates, const Real* c, const Real* c0, const Real* dh, const Real* dc, const Real* dh_t, Wide* dc_t,  //
-                   Real* dz, int start, int before, int n, int H) {
+                   Real* dz, Real* dh_tap, Real* dc_tap, int start, int before, int n, int H) {
   const long long e = (long long)blockIdx.x * blockDim.x + threadIdx.x;
   if (e >= (long long)n * H) return;
   const int sequence = e / H, j = e % H;
   const Real c_before = before < 0 ? c0[e] : c[at(before, H) + e];
   const Kept kept = kept_of(start + sequence, j, H, gates, c, c_before, dh, dc);
-  dc_t[e] = backward_unit(widen(dh_t[e]), dc_t[e], kept, start + sequence, j, H, dz);
+  dc_t[e] = backward_unit(widen(dh_t[e]), dc_t[e], kept, start + sequence, j, H, dz, dh_tap, dc_tap);
 }
 
 // All steps forward.
@@ -192,11 +198,12 @@ lstm_persistent_forward(const Real* z, const Real* w_hh, const Real* h0, Wide* c
 // first    (T + 1,)   read: the first row of every step, and S
 // dz       (S, 4H)    written, and read one step later by all blocks
 // dh0      (N, H)     written
+// dh_tap, dc_tap  (S, H)  written: the whole dL/dh_t of (2.2) and dL/dc_t of (2.5); or both null
 // units    hidden units per block, 8 or 16; dynamic shared memory as minirnn.kernels.cuda.plan says
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
 lstm_persistent_backward(const Real* gates, const Real* c, const Real* c0, const Real* w_hh,              //
                          const Real* dh, const Real* dc, const Real* dh_n, Wide* dc_t, const int* first,  //
-                         Real* dz, Real* dh0, int T, int H, int units) {
+                         Real* dz, Real* dh0, Real* dh_tap, Real* dc_tap, int T, int H, int units) {
   extern __shared__ __align__(16) unsigned char memory[];
   if ((int)gridDim.x * units < H) __trap();  // CuPy shrinks a grid that does not fit
   const int r = threadIdx.x / units, u = threadIdx.x % units, j = blockIdx.x * units + u;
@@ -229,7 +236,7 @@ lstm_persistent_backward(const Real* gates, const Real* c, const Real* c0, const
       if (!mine) continue;
       if (sequence < begun) dh_t = w.sum(r, u);
       if (t >= 0)
-        dc_t[unit] = backward_unit(dh_t, dc_after, kept, row, j, H, dz);
+        dc_t[unit] = backward_unit(dh_t, dc_after, kept, row, j, H, dz, dh_tap, dc_tap);
       else
         dh0[unit] = narrow(dh_t);  // (2.12)
     }

@@ -6,7 +6,7 @@ Persistent form  lstm_persistent_forward, lstm_persistent_backward: one cooperat
 
 Step form, one thread for each of the n H units of a step
   Memory     forward reads z 4, a 4, c_t 1 and writes gates 4, c 1, c_t 1, h 1 numbers per unit; backward reads gates 4, c 1, c_{t-1} 1,
-             dh_t 1, dc_t 1, dh 1 (and dc 1) and writes dz 4, dc_t 1
+             dh_t 1, dc_t 1, dh 1 (and dc 1) and writes dz 4, dc_t 1 (and the taps 2)
   Floor      that traffic, beside the product: 8 n H^2 operations
 
 Persistent form, grid (ceil(H / units), groups of batch tiles), block (units, rows); all blocks on the device at once
@@ -17,12 +17,12 @@ Persistent form, grid (ceil(H / units), groups of batch tiles), block (units, ro
   Global     c_t, dc_t (N, H), read and written by the one thread that owns them
   Step       forward reads h_{t-1} (n H numbers, by each of the H / units blocks) and per unit z 4, c_t 1, and writes gates 4, c 1, c_t 1,
              h 1; backward reads dz_{t+1} (4 n H, by each) and per unit gates 4, c 1, c_{t-1} 1, dc_t 1, dh 1 (and dc 1), and writes
-             dz 4, dc_t 1. 8 n H^2 operations either way; one grid barrier, none where one block holds all units
+             dz 4, dc_t 1 (and the taps 2). 8 n H^2 operations either way; one grid barrier, none where one block holds all units
   Floor      the larger of 8 n H^2 operations at the device's rate, and 5 numbers (forward; backward 8) read from shared memory for every 4
              multiply-adds; plus a barrier
 
-An argument dh, dc or dh_n without rows means zero. All arrays are C-contiguous, and of one dtype, float32 or float64, except for `first`,
-which is int32.
+An argument dh, dc or dh_n without rows means zero, and nobody asks for taps without rows. All arrays are C-contiguous, and of one dtype,
+float32 or float64, except for `first`, which is int32.
 """
 
 from __future__ import annotations
@@ -52,6 +52,8 @@ from minirnn.kernels.cuda.numba_rows import (
 )
 from minirnn.kernels.cuda.packed import device_starts
 
+taps = True
+
 
 @cuda.jit(device=True)
 def forward_unit(a_i: Any, a_f: Any, a_g: Any, a_o: Any, c_before: Any, row: int, j: int, h: Any, c: Any, gates: Any) -> Any:
@@ -73,7 +75,9 @@ def forward_unit(a_i: Any, a_f: Any, a_g: Any, a_o: Any, c_before: Any, row: int
 
 
 @cuda.jit(device=True)
-def backward_unit(dh_t: Any, dc_t: Any, c_before: Any, row: int, j: int, gates: Any, c: Any, dh: Any, dc: Any, dz: Any) -> Any:
+def backward_unit(
+    dh_t: Any, dc_t: Any, c_before: Any, row: int, j: int, gates: Any, c: Any, dh: Any, dc: Any, dz: Any, dh_tap: Any, dc_tap: Any
+) -> Any:
     """One unit of one row, (2.2) to (2.9). dh_t, dc_t are what step t + 1 left, or dh_n, dc_n; what is returned is dc_{t-1}."""
     H, one = c.shape[1], c.dtype.type(1)
     i = gates[row, 0 * H + j]
@@ -87,6 +91,9 @@ def backward_unit(dh_t: Any, dc_t: Any, c_before: Any, row: int, j: int, gates: 
     tanh_c = math.tanh(c[row, j])
     da_o = dh_t * tanh_c * o * (one - o)  # (2.4)
     dc_t += dh_t * o * (one - tanh_c * tanh_c)  # (2.5)
+    if dh_tap.shape[0] > 0:
+        dh_tap[row, j] = dh_t
+        dc_tap[row, j] = dc_t
     da_i = dc_t * g * i * (one - i)  # (2.6)
     da_f = dc_t * c_before * f * (one - f)  # (2.7)
     da_g = dc_t * i * (one - g * g)  # (2.8)
@@ -132,7 +139,19 @@ def lstm_step_forward(z: Any, a: Any, c_t: Any, h: Any, c: Any, gates: Any, h_n:
 
 @cuda.jit
 def lstm_step_backward(
-    gates: Any, c: Any, c0: Any, dh: Any, dc: Any, dh_t: Any, dc_t: Any, dz: Any, start: int, before: int, n: int
+    gates: Any,
+    c: Any,
+    c0: Any,
+    dh: Any,
+    dc: Any,
+    dh_t: Any,
+    dc_t: Any,
+    dz: Any,
+    dh_tap: Any,
+    dc_tap: Any,
+    start: int,
+    before: int,
+    n: int,
 ) -> None:
     """Step t, before dh_{t-1} = dz_t w_hh.
 
@@ -143,6 +162,7 @@ def lstm_step_backward(
     dh_t     (N, H)     read, rows below n: dL/dh_t, or dh_n where a sequence begins its way back
     dc_t     (N, H)     read and written, rows below n: dL/dc_t, then dL/dc_{t-1}; alive for the sequence
     dz       (S, 4H)    written, rows of this step
+    dh_tap, dc_tap  (S, H)  written, rows of this step: the whole dL/dh_t of (2.2) and dL/dc_t of (2.5)
     start    first row of this step;  before  first row of the step before, -1 where c0 is before;  n  rows of this step
     """
     H, e = c.shape[1], cuda.grid(1)
@@ -151,7 +171,8 @@ def lstm_step_backward(
     sequence = e // H
     j = e - sequence * H
     c_before = c0[sequence, j] if before < 0 else c[before + sequence, j]
-    dc_t[sequence, j] = backward_unit(dh_t[sequence, j], dc_t[sequence, j], c_before, start + sequence, j, gates, c, dh, dc, dz)
+    row = start + sequence
+    dc_t[sequence, j] = backward_unit(dh_t[sequence, j], dc_t[sequence, j], c_before, row, j, gates, c, dh, dc, dz, dh_tap, dc_tap)
 
 
 @cuda.jit
@@ -205,7 +226,19 @@ def lstm_persistent_forward(z: Any, w_hh: Any, h0: Any, c_t: Any, first: Any, h:
 
 @cuda.jit
 def lstm_persistent_backward(
-    gates: Any, c: Any, c0: Any, w_hh: Any, dh: Any, dc: Any, dh_n: Any, dc_t: Any, first: Any, dz: Any, dh0: Any
+    gates: Any,
+    c: Any,
+    c0: Any,
+    w_hh: Any,
+    dh: Any,
+    dc: Any,
+    dh_n: Any,
+    dc_t: Any,
+    first: Any,
+    dz: Any,
+    dh0: Any,
+    dh_tap: Any,
+    dc_tap: Any,
 ) -> None:
     """All steps backward.
 
@@ -219,6 +252,7 @@ def lstm_persistent_backward(
     first    (T + 1,)   int32, read: the first row of every step, and S
     dz       (S, 4H)    written, and read one step later by all blocks
     dh0      (N, H)     written
+    dh_tap, dc_tap  (S, H)  written: the whole dL/dh_t of (2.2) and dL/dc_t of (2.5)
     """
     T, H = first.shape[0] - 1, c0.shape[1]
     u, r = cuda.threadIdx.x, cuda.threadIdx.y
@@ -243,7 +277,7 @@ def lstm_persistent_backward(
                 if t >= 0:
                     row = start + sequence
                     c_before = c[first[t - 1] + sequence, j] if t > 0 else c0[sequence, j]
-                    dc_t[sequence, j] = backward_unit(dh_t, dc_t[sequence, j], c_before, row, j, gates, c, dh, dc, dz)
+                    dc_t[sequence, j] = backward_unit(dh_t, dc_t[sequence, j], c_before, row, j, gates, c, dh, dc, dz, dh_tap, dc_tap)
                 else:
                     dh0[sequence, j] = dh_t  # (2.12)
         if t >= 0 and cuda.gridDim.x > 1:
@@ -273,21 +307,30 @@ def forward(z: Array, w_hh: Array, h0: Array, c0: Array, batch_sizes: Array) -> 
     return LSTMTape(h, c, gates, h_n, c_t, h0, c0, batch_sizes)
 
 
-def backward(tape: LSTMTape, w_hh: Array, dh: Array | None, dc: Array | None, dh_n: Array | None, dc_n: Array | None) -> LSTMGrads:
-    """dh (S, H), dc (S, H), dh_n (N, H), dc_n (N, H); None means zero"""
+def backward(
+    tape: LSTMTape,
+    w_hh: Array,
+    dh: Array | None,
+    dc: Array | None,
+    dh_n: Array | None,
+    dc_n: Array | None,
+    taps: tuple[Array, Array] | None = None,
+) -> LSTMGrads:
+    """dh (S, H), dc (S, H), dh_n (N, H), dc_n (N, H), None means zero; taps: two (S, H) for the whole dL/dh_t and dL/dc_t of every row"""
     xp, H, batch_sizes = module_of(w_hh), w_hh.shape[1], tape.batch_sizes
     dh, dc = rows_or_none(xp, dh, w_hh), rows_or_none(xp, dc, w_hh)  # (S, H), or no rows
     dc_t = xp.zeros_like(tape.c0) if dc_n is None else xp.array(dc_n, order="C")  # (N, H)
     dz = xp.empty_like(tape.gates)  # (S, 4H)
     first = device_starts(xp, batch_sizes)  # (T+1,)
+    into = taps or (rows_or_none(xp, None, w_hh), rows_or_none(xp, None, w_hh))
     plan = persistent(xp, "lstm", "backward", tape.h0)
     if plan is not None:
         dh_n, dh_t = rows_or_none(xp, dh_n, w_hh), xp.empty_like(tape.h0)  # (N, H)
-        stream, *arrays = seen_by_numba(xp, tape.gates, tape.c, tape.c0, w_hh, dh, dc, dh_n, dc_t, first, dz, dh_t)
+        stream, *arrays = seen_by_numba(xp, tape.gates, tape.c, tape.c0, w_hh, dh, dc, dh_n, dc_t, first, dz, dh_t, *into)
         launch_cooperatively(lstm_persistent_backward, plan, stream, *arrays)
     else:
         dh_t = xp.zeros_like(tape.h0) if dh_n is None else xp.array(dh_n, order="C")  # (N, H)  (2.1)
-        stream, *arrays = seen_by_numba(xp, tape.gates, tape.c, tape.c0, dh, dc, dh_t, dc_t, dz)
+        stream, *arrays = seen_by_numba(xp, tape.gates, tape.c, tape.c0, dh, dc, dh_t, dc_t, dz, *into)
         before = [-1, *(start for start, _, _ in steps(batch_sizes))]
         for t, (start, n, _) in reversed(list(enumerate(steps(batch_sizes)))):
             launch(lstm_step_backward, blocks_of(n * H), THREADS, stream, *arrays, start, before[t], n)

@@ -17,6 +17,7 @@ from minirnn.kernels.cuda.plan import plan
 from minirnn.kernels.packed import starts
 
 UNIT = "rnn/rnn.cu"
+taps = True
 
 
 def forward(z: Array, w_hh: Array, h0: Array, batch_sizes: Array, nonlinearity: str = "tanh") -> RNNTape:
@@ -45,12 +46,13 @@ def forward(z: Array, w_hh: Array, h0: Array, batch_sizes: Array, nonlinearity: 
     return RNNTape(h, h_n, h0, batch_sizes, nonlinearity)
 
 
-def backward(tape: RNNTape, w_hh: Array, dh: Array | None, dh_n: Array | None) -> RNNGrads:
-    """dh (S, H), dh_n (N, H); None means zero"""
+def backward(tape: RNNTape, w_hh: Array, dh: Array | None, dh_n: Array | None, taps: tuple[Array] | None = None) -> RNNGrads:
+    """dh (S, H), dh_n (N, H), None means zero; taps: one (S, H) for the whole dL/dh_t of every row"""
     xp, dtype = module_of(w_hh), w_hh.dtype
     (N, H), T, relu = tape.h0.shape, len(tape.batch_sizes), tape.nonlinearity == "relu"
     dz = xp.empty_like(tape.h)  # (S, H)
     dh, dh_n = contiguous(xp, dh), contiguous(xp, dh_n)
+    (dh_tap,) = (NULL,) if taps is None else taps
     first = device_starts(xp, tape.batch_sizes)  # (T+1,)
 
     p = plan("rnn", "backward", H, N, dtype, devices.here(xp))
@@ -58,12 +60,13 @@ def backward(tape: RNNTape, w_hh: Array, dh: Array | None, dh_n: Array | None) -
         dh0 = xp.empty((N, H), dtype)
         run = function(xp, UNIT, "rnn_persistent_backward", dtype, cooperative=True, shared=p.shared)
         gradients = tuple(NULL if gradient is None else gradient for gradient in (dh, dh_n))
-        run(p.grid, p.block, (tape.h, w_hh, *gradients, first, dz, dh0, *map(np.int32, (T, H, relu, p.units))), shared_mem=p.shared)
+        arguments = (tape.h, w_hh, *gradients, first, dz, dh0, dh_tap, *map(np.int32, (T, H, relu, p.units)))
+        run(p.grid, p.block, arguments, shared_mem=p.shared)
     else:
         step = function(xp, UNIT, "rnn_step_backward", dtype)
         dh0 = xp.zeros((N, H), dtype) if dh_n is None else dh_n.copy()  # (N, H) dL/dh_t on its way back (2.1)
         for start, n in reversed(list(zip(starts(tape.batch_sizes).tolist(), tape.batch_sizes.tolist(), strict=False))):
-            step(p.blocks(n), p.block, (tape.h, NULL if dh is None else dh, dh0, dz, *map(np.int32, (start, n, H, relu))))
+            step(p.blocks(n), p.block, (tape.h, NULL if dh is None else dh, dh0, dz, dh_tap, *map(np.int32, (start, n, H, relu))))
             xp.matmul(dz[start : start + n], w_hh, out=dh0[:n])  # (n, H) dL/dh_{t-1}     (2.4)
 
     dw_hh = dz.T @ previous(xp, tape.h, tape.h0, first)  # (H, H)                         (2.5)

@@ -5,7 +5,7 @@ Step form        rnn_step_forward, rnn_step_backward: one launch a step beside a
 Persistent form  rnn_persistent_forward, rnn_persistent_backward: one cooperative launch for the whole sequence
 
 Step form, one thread for each of the n H units of a step
-  Memory     forward reads z 1, a 1 and writes h 1 numbers per unit; backward reads h 1, dh 1, dh_t 1 and writes dz 1
+  Memory     forward reads z 1, a 1 and writes h 1 numbers per unit; backward reads h 1, dh 1, dh_t 1 and writes dz 1 (and the tap 1)
   Floor      that traffic, beside the product: 2 n H^2 operations
 
 Persistent form, grid (ceil(H / units), groups of batch tiles), block (units, rows); all blocks on the device at once
@@ -14,13 +14,13 @@ Persistent form, grid (ceil(H / units), groups of batch tiles), block (units, ro
              and a chunk of each row of x: see ../cuda/numba_rows.py
   Registers  the sum: thread (u, r) owns unit u of row r of the tile, and the order of the sum is that of k
   Step       forward reads h_{t-1} (n H numbers, by each of the H / units blocks) and per unit z 1, and writes h 1; backward reads
-             dz_{t+1} (n H, by each) and per unit h 1, dh 1, and writes dz 1. 2 n H^2 operations either way; one grid barrier, none
-             where one block holds all units
+             dz_{t+1} (n H, by each) and per unit h 1, dh 1, and writes dz 1 (and the tap 1). 2 n H^2 operations either way; one grid
+             barrier, none where one block holds all units
   Floor      the larger of 2 n H^2 operations at the device's rate, and 2 numbers read from shared memory for every multiply-add; plus a
              barrier
 
-An argument dh or dh_n without rows means zero. All arrays are C-contiguous, and of one dtype, float32 or float64, except for `first`,
-which is int32.
+An argument dh or dh_n without rows means zero, and nobody asks for a tap without rows. All arrays are C-contiguous, and of one dtype,
+float32 or float64, except for `first`, which is int32.
 """
 
 from __future__ import annotations
@@ -47,6 +47,8 @@ from minirnn.kernels.cuda.numba_rows import (
     steps,
 )
 from minirnn.kernels.cuda.packed import device_starts
+
+taps = True
 
 
 @cuda.jit(device=True)
@@ -88,13 +90,14 @@ def rnn_step_forward(z: Any, a: Any, h: Any, h_n: Any, start: int, n: int, going
 
 
 @cuda.jit
-def rnn_step_backward(h: Any, dh: Any, dh_t: Any, dz: Any, start: int, n: int, relu: int) -> None:
+def rnn_step_backward(h: Any, dh: Any, dh_t: Any, dz: Any, dh_tap: Any, start: int, n: int, relu: int) -> None:
     """Step t, before dh_{t-1} = dz_t w_hh.
 
     h        (S, H)     read
     dh       (S, H)     read
     dh_t     (N, H)     read, rows below n: dL/dh_t, or dh_n where a sequence begins its way back
     dz       (S, H)     written, rows of this step
+    dh_tap   (S, H)     written, rows of this step: the whole dL/dh_t of (2.2)
     start    first row of this step;  n  its rows
     relu     0 for tanh
     """
@@ -106,6 +109,8 @@ def rnn_step_backward(h: Any, dh: Any, dh_t: Any, dz: Any, start: int, n: int, r
     whole = dh_t[sequence, j]
     if dh.shape[0] > 0:
         whole += dh[row, j]  # (2.2)
+    if dh_tap.shape[0] > 0:
+        dh_tap[row, j] = whole
     dz[row, j] = through_phi(whole, h[row, j], h.dtype.type(0), h.dtype.type(1), relu)
 
 
@@ -147,7 +152,7 @@ def rnn_persistent_forward(z: Any, w_hh: Any, h0: Any, first: Any, h: Any, h_n: 
 
 
 @cuda.jit
-def rnn_persistent_backward(h: Any, w_hh: Any, dh: Any, dh_n: Any, first: Any, dz: Any, dh0: Any, relu: int) -> None:
+def rnn_persistent_backward(h: Any, w_hh: Any, dh: Any, dh_n: Any, first: Any, dz: Any, dh0: Any, dh_tap: Any, relu: int) -> None:
     """All steps backward.
 
     h        (S, H)     read
@@ -157,6 +162,7 @@ def rnn_persistent_backward(h: Any, w_hh: Any, dh: Any, dh_n: Any, first: Any, d
     first    (T + 1,)   int32, read: the first row of every step, and S
     dz       (S, H)     written, and read one step later by all blocks
     dh0      (N, H)     written
+    dh_tap   (S, H)     written: the whole dL/dh_t of (2.2)
     relu     0 for tanh
     """
     T, H = first.shape[0] - 1, dh0.shape[1]
@@ -183,6 +189,8 @@ def rnn_persistent_backward(h: Any, w_hh: Any, dh: Any, dh_n: Any, first: Any, d
                     row = start + sequence
                     if dh.shape[0] > 0:
                         dh_t += dh[row, j]  # (2.2)
+                    if dh_tap.shape[0] > 0:
+                        dh_tap[row, j] = dh_t
                     dz[row, j] = through_phi(dh_t, h[row, j], h.dtype.type(0), h.dtype.type(1), relu)
                 else:
                     dh0[sequence, j] = dh_t  # (2.6)
@@ -212,20 +220,21 @@ def forward(z: Array, w_hh: Array, h0: Array, batch_sizes: Array, nonlinearity: 
     return RNNTape(h, h_n, h0, batch_sizes, nonlinearity)
 
 
-def backward(tape: RNNTape, w_hh: Array, dh: Array | None, dh_n: Array | None) -> RNNGrads:
-    """dh (S, H), dh_n (N, H); None means zero"""
+def backward(tape: RNNTape, w_hh: Array, dh: Array | None, dh_n: Array | None, taps: tuple[Array] | None = None) -> RNNGrads:
+    """dh (S, H), dh_n (N, H), None means zero; taps: one (S, H) for the whole dL/dh_t of every row"""
     xp, H, batch_sizes, relu = module_of(w_hh), w_hh.shape[1], tape.batch_sizes, int(tape.nonlinearity == "relu")
     dh = rows_or_none(xp, dh, w_hh)  # (S, H), or no rows
     dz = xp.empty_like(tape.h)  # (S, H)
     first = device_starts(xp, batch_sizes)  # (T+1,)
+    (dh_tap,) = taps or (rows_or_none(xp, None, w_hh),)
     plan = persistent(xp, "rnn", "backward", tape.h0)
     if plan is not None:
         dh_n, dh_t = rows_or_none(xp, dh_n, w_hh), xp.empty_like(tape.h0)  # (N, H)
-        stream, *arrays = seen_by_numba(xp, tape.h, w_hh, dh, dh_n, first, dz, dh_t)
+        stream, *arrays = seen_by_numba(xp, tape.h, w_hh, dh, dh_n, first, dz, dh_t, dh_tap)
         launch_cooperatively(rnn_persistent_backward, plan, stream, *arrays, relu)
     else:
         dh_t = xp.zeros_like(tape.h0) if dh_n is None else xp.array(dh_n, order="C")  # (N, H)  (2.1)
-        stream, *arrays = seen_by_numba(xp, tape.h, dh, dh_t, dz)
+        stream, *arrays = seen_by_numba(xp, tape.h, dh, dh_t, dz, dh_tap)
         for start, n, _ in reversed(steps(batch_sizes)):
             launch(rnn_step_backward, blocks_of(n * H), THREADS, stream, *arrays, start, n, relu)
             xp.matmul(dz[start : start + n], w_hh, out=dh_t[:n])  # (n, H)  (2.4)

@@ -4,7 +4,7 @@
 // Persistent form  rnn_persistent_forward, rnn_persistent_backward: one cooperative launch for the whole sequence
 //
 // Step form, one thread for each of the n H units of a step
-//   Memory     forward reads z 1, a 1 and writes h 1 numbers per unit; backward reads h 1, dh 1, dh_t 1 and writes dz 1
+//   Memory     forward reads z 1, a 1 and writes h 1 numbers per unit; backward reads h 1, dh 1, dh_t 1 and writes dz 1 (and the tap 1)
 //   Floor      that traffic, beside the product: 2 n H^2 operations
 //
 // Persistent form, grid (ceil(H / units), groups of batch tiles), THREADS threads; all blocks on the device at once
@@ -12,8 +12,8 @@
 //   Shared     its slice of w_hh for the whole sequence: forward its rows, backward its columns; see slice.cuh
 //   Registers  a tile of sums; then thread (r, u) owns unit u of row r of the tile
 //   Step       forward reads h_{t-1} (n H numbers, by each of the H / units blocks) and per unit z 1, and writes h 1; backward reads
-//              dz_{t+1} (n H, by each) and per unit h 1, dh 1, and writes dz 1. 2 n H^2 operations either way; one grid barrier, none
-//              where one block holds all units
+//              dz_{t+1} (n H, by each) and per unit h 1, dh 1, and writes dz 1 (and the tap 1). 2 n H^2 operations either way;
+//              one grid barrier, none where one block holds all units
 //   Ahead      what a step reads besides x is asked for one step early, so that it comes from L2, and read before the product
 //   Floor      the larger of 2 n H^2 operations at the device's rate, the slice read from shared memory, and x read from L2; plus a barrier
 
@@ -55,14 +55,16 @@ rnn_step_forward(const Real* z, const Real* a, Real* h, Real* h_n, int start, in
 // dh       (S, H)     read, or null for zero
 // dh_t     (N, H)     read, rows below n: dL/dh_t, or dh_n where a sequence begins its way back
 // dz       (S, H)     written, rows of this step
+// dh_tap   (S, H)     written, rows of this step: the whole dL/dh_t of (2.2); or null
 // start    first row of this step;  n  its rows
 // relu     0 for tanh
 extern "C" __global__ void __launch_bounds__(256)
-rnn_step_backward(const Real* h, const Real* dh, const Real* dh_t, Real* dz, int start, int n, int H, int relu) {
+rnn_step_backward(const Real* h, const Real* dh, const Real* dh_t, Real* dz, Real* dh_tap, int start, int n, int H, int relu) {
   const long long e = (long long)blockIdx.x * blockDim.x + threadIdx.x;
   if (e >= (long long)n * H) return;
   const size_t unit = at(start, H) + e;
   const Wide whole = widen(dh_t[e]) + (dh ? widen(dh[unit]) : Wide(0));  // (2.2)
+  if (dh_tap) dh_tap[unit] = narrow(whole);
   dz[unit] = narrow(through_phi(whole, widen(h[unit]), relu));
 }
 
@@ -113,11 +115,12 @@ rnn_persistent_forward(const Real* z, const Real* w_hh, const Real* h0, const in
 // first    (T + 1,)   read: the first row of every step, and S
 // dz       (S, H)     written, and read one step later by all blocks
 // dh0      (N, H)     written
+// dh_tap   (S, H)     written: the whole dL/dh_t of (2.2); or null
 // relu     0 for tanh
 // units    hidden units per block, 8 or 16; dynamic shared memory as minirnn.kernels.cuda.plan says
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
 rnn_persistent_backward(const Real* h, const Real* w_hh, const Real* dh, const Real* dh_n, const int* first,  //
-                        Real* dz, Real* dh0, int T, int H, int relu, int units) {
+                        Real* dz, Real* dh0, Real* dh_tap, int T, int H, int relu, int units) {
   extern __shared__ __align__(16) unsigned char memory[];
   if ((int)gridDim.x * units < H) __trap();  // CuPy shrinks a grid that does not fit
   const int r = threadIdx.x / units, u = threadIdx.x % units, j = blockIdx.x * units + u;
@@ -144,9 +147,11 @@ rnn_persistent_backward(const Real* h, const Real* w_hh, const Real* dh, const R
       if (tile < begun) w.multiply(dz + at(after + tile, H), min(w.rows(), begun - tile));  // (2.4)
       if (!mine) continue;
       if (sequence < begun) dh_t = w.sum(r, u);
-      if (t >= 0)
-        dz[unit] = narrow(through_phi(dh_t + from_loss, h_t, relu));  // (2.2), (2.3)
-      else
+      if (t >= 0) {
+        const Wide whole = dh_t + from_loss;  // (2.2)
+        if (dh_tap) dh_tap[unit] = narrow(whole);
+        dz[unit] = narrow(through_phi(whole, h_t, relu));  // (2.3)
+      } else
         dh0[e] = narrow(dh_t);  // (2.6)
     }
     if (t >= 0 && gridDim.x > 1) cooperative_groups::this_grid().sync();  // dz_t is there for all

@@ -20,7 +20,8 @@ from minirnn.kernels.registry import CELLS, load
 GATES = {"lstm": 4, "gru": 3, "rnn": 1}
 COTANGENTS = {"lstm": ("h", "c", "h_n", "c_n"), "gru": ("h", "h_n"), "rnn": ("h", "h_n")}
 HOST = ("batch_sizes", "nonlinearity")  # fields of a tape that are no device arrays
-PER_ROW = ("h", "c", "gates", "hn", "dz")
+TAPS = {"lstm": ("dh_t", "dc_t"), "gru": ("dh_t",), "rnn": ("dh_t",)}  # the whole gradients of the states
+PER_ROW = ("h", "c", "gates", "hn", "dz", "dh_t", "dc_t")
 PER_SEQUENCE = ("h_n", "c_n", "dh0", "dc0")
 
 
@@ -128,16 +129,21 @@ class _Recurrence:
     def run(self) -> dict[str, Array]:
         return self.run_on(self.inputs, self.cotangents, self.batch_sizes)
 
-    def run_on(self, on_host: dict[str, Array], gradients: dict[str, Array | None], batch_sizes: Array) -> dict[str, Array]:
+    def run_on(
+        self, on_host: dict[str, Array], gradients: dict[str, Array | None], batch_sizes: Array, tapped: bool = True
+    ) -> dict[str, Array]:
         kernel = load(self.cell, self.case.language, "emulated")
         inputs = {name: stand_in.asarray(array) for name, array in on_host.items()}
         cotangents = {name: None if array is None else stand_in.asarray(array) for name, array in gradients.items()}
         tape = kernel.forward(*inputs.values(), batch_sizes, **dict(self.case.options))
-        grads = kernel.backward(tape, inputs["w_hh"], *cotangents.values())
+        nothing = np.full(tape.h.shape, np.nan, self.inputs["z"].dtype)
+        taps = {name: stand_in.asarray(nothing) for name in TAPS[self.cell] if tapped}
+        grads = kernel.backward(tape, inputs["w_hh"], *cotangents.values(), **({"taps": tuple(taps.values())} if tapped else {}))
         for name, array in on_host.items():
             if inputs[name].get().tobytes() != array.tobytes():
                 raise Mismatch(f"the kernel wrote to its argument {name}")
-        return {name: array.get() for result in (tape, grads) for name, array in result._asdict().items() if name not in HOST}
+        results = {**tape._asdict(), **grads._asdict(), **taps}
+        return {name: array.get() for name, array in results.items() if name not in HOST}
 
     def check(self, found: dict[str, Array]) -> None:
         reference = load(self.cell, "numpy")
@@ -148,8 +154,17 @@ class _Recurrence:
                 compare(name, found[name], array, self.tolerance())
         tape = tape._replace(**{name: found[name].astype(np.float64) for name in tape._fields if name not in HOST})
         cotangents = [None if array is None else array.astype(np.float64) for array in self.cotangents.values()]
-        for name, array in reference.backward(tape, wide["w_hh"], *cotangents)._asdict().items():
+        taps = {name: np.empty(tape.h.shape) for name in TAPS[self.cell]}
+        grads = reference.backward(tape, wide["w_hh"], *cotangents, taps=tuple(taps.values()))
+        for name, array in (grads._asdict() | taps).items():
             compare(name, found[name], array, self.tolerance())
+        self.check_untapped(found)
+
+    def check_untapped(self, found: dict[str, Array]) -> None:
+        """Where nobody asks for the whole gradients of the states, all else has the same bits."""
+        for name, array in self.run_on(self.inputs, self.cotangents, self.batch_sizes, tapped=False).items():
+            if array.tobytes() != found[name].tobytes():
+                raise Mismatch(f"{name} depends on whether the whole gradients of the states are asked for")
 
     def check_claims(self, found: dict[str, Array]) -> None:
         if self.batch_sizes[0] > 1:

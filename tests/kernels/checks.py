@@ -47,6 +47,18 @@ def agrees_with_the_reference(cell: Cell, kernel: Any, problem: Problem) -> None
         assert distance(array, expected[name]) < TOLERANCE[problem.inputs["z"].dtype.type], name
 
 
+def taps_agree_with_the_reference(cell: Cell, kernel: Any, problem: Problem) -> None:
+    """The whole gradients of every state equal the reference's, and asking for them changes no bit of anything else."""
+    tape, plain = cell.run(kernel, problem)
+    given = problem.inputs["w_hh"], *problem.cotangents.values()
+    taps, expected = (tuple(np.full_like(tape.h, np.nan) for _ in range(1 + hasattr(tape, "c"))) for _ in range(2))
+    for array, other in zip(kernel.backward(tape, *given, taps=taps), plain, strict=True):
+        np.testing.assert_array_equal(array, other)
+    cell.reference.backward(tape, *given, taps=expected)
+    for tap, right in zip(taps, expected, strict=True):
+        assert distance(tap, right) < TOLERANCE[problem.inputs["z"].dtype.type]
+
+
 def notices_the_mistake(cell: Cell, right: str, wrong: str) -> None:
     """With `wrong` in place of `right` in the reference, the checks against derivatives and against the reference fail."""
     source = inspect.getsource(cell.reference)

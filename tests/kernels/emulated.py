@@ -32,9 +32,15 @@ class Emulated:
         *arrays, batch_sizes = arguments
         return self._run(self.module.forward, *map(_put, arrays), batch_sizes, **options)
 
-    def backward(self, tape: Any, *arguments: Any) -> Any:
+    def backward(self, tape: Any, *arguments: Any, taps: tuple[Any, ...] | None = None) -> Any:
         moved = tape._replace(**{name: _put(value) for name, value in tape._asdict().items() if name != "batch_sizes"})
-        return self._run(self.module.backward, moved, *map(_put, arguments))
+        if taps is None:
+            return self._run(self.module.backward, moved, *map(_put, arguments))
+        on_device = tuple(map(_put, taps))
+        grads = self._run(self.module.backward, moved, *map(_put, arguments), taps=on_device)
+        for tap, filled in zip(taps, on_device, strict=True):
+            tap[...] = filled.get()
+        return grads
 
     def _run(self, function: Any, *arguments: Any, **options: Any) -> Any:
         with ExitStack() as stack:

@@ -53,8 +53,9 @@ def emulated(name: str, which: str | None, **more: Any) -> Emulated:
 @pytest.mark.parametrize(("batch_sizes", "H", "multiprocessors"), SHAPES)
 @DTYPES
 def test_equal_the_reference(name: str, which: str, batch_sizes: list[int], H: int, multiprocessors: int, dtype: Any) -> None:
-    kernel = emulated(name, which, multiprocessors=multiprocessors)
-    checks.agrees_with_the_reference(CELLS[name], kernel, CELLS[name].problem(batch_sizes, H, dtype))
+    kernel, problem = emulated(name, which, multiprocessors=multiprocessors), CELLS[name].problem(batch_sizes, H, dtype)
+    checks.agrees_with_the_reference(CELLS[name], kernel, problem)
+    checks.taps_agree_with_the_reference(CELLS[name], kernel, problem)
 
 
 @pytest.mark.parametrize("name", ["lstm", "gru", "rnn"])

@@ -126,6 +126,25 @@ CHANGES = (
         "lstm",
         of=2,
     ),
+    Change(
+        "the tap of dh_t lacks what the loss reads from the row",
+        _LSTM,
+        "= narrow(dh_t);\n    dc_tap",
+        "= narrow(dh_t - kept.dh); dc_tap",
+        "lstm",
+    ),
+    Change(
+        "the tap of dc_t is dc_{t-1}", _LSTM, "dc_tap[at(row, H) + j] = narrow(dc_t);", "dc_tap[at(row, H) + j] = narrow(dc_t * f);", "lstm"
+    ),
+    Change("a tap that nobody asks for is written", _LSTM, "if (dh_tap) {", "{", "lstm"),
+    Change(
+        "the taps exchanged",
+        "lstm/cupy_.py",
+        "(NULL, NULL) if taps is None else taps",
+        "(NULL, NULL) if taps is None else taps[::-1]",
+        "lstm",
+    ),
+    Change("the step form fills no taps", "lstm/cupy_.py", "dh0, dc_t, dz, *into,", "dh0, dc_t, dz, NULL, NULL,", "lstm"),
     Change("dw_hh from h_t", "lstm/cupy_.py", "dz.T @ previous(xp, tape.h, tape.h0, first)", "dz.T @ tape.h", "lstm"),
     Change(
         "a scalar passed as a Python number",
@@ -148,15 +167,40 @@ CHANGES = (
         "gru",
     ),
     Change("rows of the step after are forgotten between steps", "gru/cupy_.py", "begun = n\n", "begun = 0\n", "gru"),
+    Change(
+        "the tap is what goes back by u",
+        _GRU,
+        "dh_tap[at(row, H) + j] = narrow(dh_t);",
+        "dh_tap[at(row, H) + j] = narrow(dh_t * u);",
+        "gru",
+    ),
+    Change("the persistent form fills no tap", "gru/cupy_.py", "dz, da, dh0, dh_tap,", "dz, da, dh0, NULL,", "gru"),
     Change("db_hn from the columns of r", "cuda/packed.py", "np.int32(width - columns)", "np.int32(0)", "gru"),
     *_cell("rnn"),
     Change("relu has a derivative at 0", _RNN, "h_t <= 0 ? Wide(0) : dh_t", "h_t < 0 ? Wide(0) : dh_t", "rnn"),
+    Change(
+        "the tap after the nonlinearity, step backward",
+        _RNN,
+        "if (dh_tap) dh_tap[unit] = narrow(whole);",
+        "if (dh_tap) dh_tap[unit] = narrow(through_phi(whole, widen(h[unit]), relu));",
+        "rnn",
+        of=2,
+    ),
+    Change(
+        "the tap in the rows of step 0, persistent backward",
+        _RNN,
+        "if (dh_tap) dh_tap[unit] = narrow(whole);",
+        "if (dh_tap) dh_tap[e] = narrow(whole);",
+        "rnn",
+        nth=2,
+        of=2,
+    ),
     Change("relu makes 0 of a NaN", _RNN, "(x <= 0 ? Wide(0) : x)", "(x > 0 ? x : Wide(0))", "rnn"),
     Change("the derivative of tanh without its square", _RNN, "dh_t * (1 - h_t * h_t)", "dh_t * (1 - h_t)", "rnn"),
     Change(
         "the step kernel writes h_n one row early", _RNN, "if (e >= (long long)going_on * H)", "if (e > (long long)going_on * H)", "rnn"
     ),
-    Change("dh of the loss dropped, persistent", _RNN, "through_phi(dh_t + from_loss, h_t, relu)", "through_phi(dh_t, h_t, relu)", "rnn"),
+    Change("dh of the loss dropped, persistent", _RNN, "whole = dh_t + from_loss;", "whole = dh_t;", "rnn"),
     Change(
         "the last row of every step lost, backward",
         _RNN,
