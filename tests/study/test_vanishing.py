@@ -22,7 +22,7 @@ def test_the_gain_is_the_norm_of_every_gates_weights() -> None:
 
 
 def test_small_gains_vanish_and_large_ones_explode() -> None:
-    found = vanishing.run((0.5, 4.0), hidden=8, steps=40, sequences=3)
+    found = vanishing.run((0.5, 4.0), hidden=32, steps=40, sequences=3)
     small, large = found["RNN"]
     assert small.log_bound is not None
     np.testing.assert_allclose(small.log_bound[-1], 40 * np.log(0.5), rtol=1e-6)
