@@ -22,6 +22,7 @@ PLANTED = {
     "02": ("dc_t = dc[t] * f  # (2.9)", "dc_t = dc[t] * f * (1 + 1e-9)"),
     "05": ("given[:, position] = predictions(", "given[:, position] = source[:, position]  # predictions("),
     "06": ('sync();", ""),', 'sync();", "if (t + 1 < T) cooperative_groups::this_grid().sync();"),'),
+    "07": ("+ dfh * h)", "+ dfh)"),
 }
 
 
@@ -77,4 +78,12 @@ def test_a_chapter_notices_a_mistake(number: str, tmp_path: Path) -> None:
     planted.write_text(text.replace(right, wrong), encoding="utf-8")
     ended = run(planted, tmp_path)
     assert ended.returncode == 1
-    assert "AssertionError" in ended.stderr
+    assert "AssertionError" in ended.stderr or "GradientError" in ended.stderr
+
+
+def test_a_cell_its_kernel_its_check_and_its_benchmark_take_sixty_lines() -> None:
+    (chapter,) = FOLDER.glob("07_*.py")
+    begin, end = "# %%\n# Unrolled", "axes = "
+    text = chapter.read_text(encoding="utf-8")
+    code = [line for line in text[text.index(begin) : text.index(end)].splitlines() if line.strip() and not line.startswith("#")]
+    assert len(code) <= 60
