@@ -16,6 +16,7 @@ import numpy as np
 from minirnn.device import Array, array_module, device_of, is_floating
 from minirnn.diagnostics import watched
 from minirnn.place import NOWHERE, Place, enter, here, leave
+from minirnn.recorder import backward_pass
 from minirnn.tensor import Hook, Tensor
 
 Key: TypeAlias = tuple[int, int]  # the place on the tape that a gradient belongs to: (id of a node, its output) or (id of a leaf, -1)
@@ -268,8 +269,9 @@ def _seeds(outputs: Sequence[Tensor], given: Sequence[Tensor | None] | None) -> 
 def backward(output: Tensor, grad_output: Tensor | None = None, retain_graph: bool | None = None, create_graph: bool = False) -> None:
     """Add d output / d leaf to `.grad` of every leaf. See `Tensor.backward`."""
     (seed,) = _seeds([output], [grad_output])
-    with enable_grad(create_graph):
-        found, leaves = _walk([output], [seed], None, create_graph if retain_graph is None else retain_graph)
+    retain = create_graph if retain_graph is None else retain_graph
+    with enable_grad(create_graph), backward_pass(retain):
+        found, leaves = _walk([output], [seed], None, retain)
         shared = {id(seed.data)}  # a user may change a `.grad` in place: it gets an array that nobody else has
         for key, grad in found.items():
             leaf = leaves[key]
@@ -300,8 +302,9 @@ def grad(
     outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
     inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
     seeds = _seeds(outputs, [grad_outputs] if isinstance(grad_outputs, Tensor) else grad_outputs)
-    with enable_grad(create_graph):
-        found, _ = _walk(outputs, seeds, inputs, create_graph if retain_graph is None else retain_graph, independent)
+    retain = create_graph if retain_graph is None else retain_graph
+    with enable_grad(create_graph), backward_pass(retain):
+        found, _ = _walk(outputs, seeds, inputs, retain, independent)
     for k, t in enumerate(inputs):
         if _key(t) not in found and not allow_unused:
             why = "the outputs do not depend on it" if t.requires_grad else "it has requires_grad=False"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from minirnn.autograd import Function, enable_grad, grad, is_recording, no_grad
 from minirnn.device import Array, to_device
 from minirnn.diagnostics import Direction, Monitor, Results, monitored
+from minirnn.recorder import Call, recorder
 from minirnn.tensor import Tensor
 
 
@@ -28,7 +29,8 @@ def checkpoint(f: Callable[..., Any], *inputs: Any, generators: Sequence[np.rand
     generators = [*generators, *(f.generators() if hasattr(f, "generators") else ())]
     states = [g.bit_generator.state for g in generators]
     collector = _Collector()
-    with no_grad(), monitored(collector):
+    by = recorder()
+    with no_grad(), monitored(collector), by.listening() if by is not None else nullcontext() as calls:
         result = f(*[x.detach() if isinstance(x, Tensor) else x for x in inputs])
     single = isinstance(result, Tensor)
     arrays = tuple(t.data for t in ([result] if single else result))
@@ -36,7 +38,7 @@ def checkpoint(f: Callable[..., Any], *inputs: Any, generators: Sequence[np.rand
     operands = [*(inputs[k] for k in positions), *collector.closed_over.values()]
     if not operands:
         return result
-    options = {"f": f, "arguments": inputs, "positions": positions, "generators": generators, "states": states}
+    options = {"f": f, "arguments": inputs, "positions": positions, "generators": generators, "states": states, "calls": calls}
     outputs = _Checkpoint.apply_all(*operands, computed=arrays, **options)
     return outputs[0] if single else outputs
 
@@ -64,6 +66,7 @@ class _Checkpoint(Function):
     positions: Sequence[int]
     generators: Sequence[np.random.Generator]
     states: Sequence[Any]
+    calls: Sequence[Call] | None  # of recurrent layers that somebody looks at
     computed: tuple[Array, ...]
 
     def forward(self, *arrays: Array) -> tuple[Array, ...]:
@@ -74,7 +77,8 @@ class _Checkpoint(Function):
     def backward(self, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         create = is_recording()
         arguments = list(self.arguments)
-        with enable_grad(), _rewound(self.generators, self.states):
+        by = recorder()
+        with enable_grad(), _rewound(self.generators, self.states), by.again(self.calls or ()) if by is not None else nullcontext():
             for k, t in zip(self.positions, self.inputs[: len(self.positions)], strict=True):
                 arguments[k] = t[...]  # a place of its own on the tape, at which the gradient stops
             result = self.f(*arguments)

@@ -58,12 +58,12 @@ def leave(token: Token[Place]) -> None:
 
 
 @contextmanager
-def at(*, part: str | None = None, step: int | None = None, packing: Packing | None = None) -> Iterator[None]:
-    """Operations of this context run in this part, at this time step, on rows packed so; what is not given stays."""
-    module, old_part, old_step, old_packing = _place.get()
+def at(*, module: Module | None = None, part: str | None = None, step: int | None = None, packing: Packing | None = None) -> Iterator[None]:
+    """Operations of this context run in this module, in this part, at this time step, on rows packed so; what is not given stays."""
+    old_module, old_part, old_step, old_packing = _place.get()
     token = _place.set(
         Place(
-            module,
+            old_module if module is None else module,
             old_part if part is None else part,
             old_step if step is None else step,
             old_packing if packing is None else packing,

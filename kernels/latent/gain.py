@@ -85,13 +85,18 @@ def forward(
     return Tape(outputs, zh, hz, gates, c_before, tanh_c, u, es, (W, w_prior, w_combine, w_posterior), noise, batch_sizes)
 
 
-def backward(tape: Tape, w_hh: Array, *grads: Array | None) -> tuple[Array, ...]:
-    """The gradients of forward's first ten arguments, from those of z, mu, ls, mq and lq, (S, Z) each or None for zero."""
+def backward(
+    tape: Tape, w_hh: Array, *grads: Array | None, out: Array | None = None, taps: tuple[Array, Array] | None = None
+) -> tuple[Array, ...]:
+    """The gradients of forward's first ten arguments, from those of z, mu, ls, mq and lq, (S, Z) each or None for zero.
+
+    out (S, 4H) for da; taps: two (S, H) for the whole dL/dh_t and dL/dc_t of every row.
+    """
     W, w_prior, w_combine, w_posterior = tape.weights
     z, mu, _, _, lq = tape.outputs
     Z, H, N, xp = z.shape[1], w_hh.shape[1], int(tape.batch_sizes[0]), array_module(z)
     dz_out, dmu_out, dls_out, dmq_out, dlq_out = (xp.zeros_like(z) if g is None else g for g in grads)
-    da, dprior = xp.empty_like(tape.gates), xp.empty_like(tape.es)  # (S, 4H), (S, 2Z)
+    da, dprior = xp.empty_like(tape.gates) if out is None else out, xp.empty_like(tape.es)  # (S, 4H), (S, 2Z)
     dv, des = xp.empty_like(tape.u), xp.empty_like(tape.es)  # (S, C) before the tanh, (S, 2Z)
     # what comes back from the step after; the rows of a sequence wait until its own last step
     dz, dh, dc = xp.zeros((N, Z), z.dtype), xp.zeros((N, H), z.dtype), xp.zeros((N, H), z.dtype)
@@ -116,6 +121,8 @@ def backward(tape: Tape, w_hh: Array, *grads: Array | None) -> tuple[Array, ...]
         dhz = dv[rows] @ w_combine  # (n, H+Z)
         dh_t = dh[:n] + dhz[:, :H] + dprior[rows] @ w_prior  # of (3), (2)
         dc_t = dc[:n] + dh_t * slope_c[rows]
+        if taps is not None:
+            taps[0][rows], taps[1][rows] = dh_t, dc_t
         da_t = da[rows]
         xp.multiply(dc_t, slope_i[rows], out=da_t[:, :H])
         xp.multiply(dc_t, slope_f[rows], out=da_t[:, H : 2 * H])

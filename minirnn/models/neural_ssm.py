@@ -33,6 +33,7 @@ from minirnn.distributions import Gaussian
 from minirnn.models.observation import Frames, Observation, delayed
 from minirnn.models.state_space import Evidence, Hidden, StateSpaceConfig, StateSpaceModel, Trajectory, posterior_layer
 from minirnn.nn import LSTM, Dropout, Linear, LSTMCell, Packed, Parameter
+from minirnn.place import at
 from minirnn.random import Rng, generator
 from minirnn.tensor import Tensor
 
@@ -89,8 +90,7 @@ class NeuralSSM(StateSpaceModel):
         if self.combiner is None:
             e = self.encoder(Packed(x, packing))[0].rows
         else:
-            turned = Packed(ops.take_rows(x, packing.reverse, unique=True), packing)
-            e = ops.take_rows(self.encoder(turned)[0].rows, packing.reverse, unique=True)
+            e = self.encoder(Packed(x, packing).turned())[0].turned().rows
         hint: Tensor = self.hint(e)
         return hint
 
@@ -116,11 +116,13 @@ class NeuralSSM(StateSpaceModel):
             combine, prior, q = self.combiner.weight, self.prior, self.posterior
             z0 = ops.repeat(self.initial.reshape(1, -1), packing.N, 0)
             weights = w_hh, w_ih, b_ih + b_hh, prior.weight, prior.bias, combine, q.weight, q.bias
-            z, *rest = ops.latent_gain(evidence.hints, *weights, z0, noise=noise, batch_sizes=packing.batch_sizes)
+            with at(module=self.transition, packing=packing):
+                z, *rest = ops.latent_gain(evidence.hints, *weights, z0, noise=noise, batch_sizes=packing.batch_sizes)
             return Trajectory(z, Gaussian(*rest[:2]), Gaussian(*rest[2:]))
         posterior = Gaussian(*ops.split(self.posterior(evidence.hints.tanh()), 2))
         z = posterior.mean + posterior.std * noise
         first = ops.put_rows(ops.repeat(self.initial.reshape(1, -1), packing.N, 0), np.arange(packing.N), packing.S, unique=True)
         before = delayed(Packed(z, packing)).rows + first
-        h, _ = self.transition.scan(before, self.transition._weights(""), self._start(packing.N), packing.batch_sizes)
+        with at(module=self.transition, packing=packing):
+            h, _ = self.transition.scan(before, self.transition._weights(""), self._start(packing.N), packing.batch_sizes)
         return Trajectory(z, Gaussian(*ops.split(self.prior(h), 2)), posterior)

@@ -92,8 +92,7 @@ class SRNN(StateSpaceModel):
         inputs = frames.inputs(self.config.missing)
         x, packing = self.dropout(inputs.rows), inputs.packing
         seen = ops.concatenate([past[:, : self.config.hidden], x], 1)
-        turned = self.encoder(Packed(ops.take_rows(seen, packing.reverse, unique=True), packing))[0].rows
-        hint: Tensor = self.posterior_hint(ops.take_rows(turned, packing.reverse, unique=True))
+        hint: Tensor = self.posterior_hint(self.encoder(Packed(seen, packing).turned())[0].turned().rows)
         return hint
 
     def _features(self, z: Tensor, past: Tensor | None) -> Tensor:

@@ -13,6 +13,7 @@ from minirnn.device import array_module, here, is_array, to_device
 from minirnn.diagnostics import is_watched
 from minirnn.place import Place, enter, leave
 from minirnn.place import here as where
+from minirnn.recorder import recorder
 from minirnn.tensor import Tensor, tensor
 
 
@@ -55,7 +56,7 @@ class Module:
         object.__setattr__(self, name, value)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if not (is_recording() or is_watched()):
+        if not (is_recording() or is_watched() or recorder() is not None):
             return self.forward(*args, **kwargs)
         token = enter(Place(self, step=where().step))
         try:

@@ -7,6 +7,7 @@ every sequence that has one, and so on. T steps at most, N sequences, S = sum of
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
@@ -28,6 +29,8 @@ class Packing:
     unless "sorted" is said. All, but for the masks, are int64 arrays of the host, computed when first asked for. None may be written to, so
     that one that is needed on a device moves there once (see `minirnn.device.beside`).
     """
+
+    backwards = False  # whether the rows stand in the reverse order of time
 
     def __init__(self, lengths: Any) -> None:
         self.lengths: Indices = _checked(lengths)  # (N,)
@@ -90,6 +93,13 @@ class Packing:
     def reverse(self) -> Indices:
         """(S,) the permutation that turns every sequence round in time, each within its own length; its own inverse."""
         return _frozen(self.starts[self.sorted_lengths[self.position] - 1 - self.time] + self.position)
+
+    @cached_property
+    def turned(self) -> Packing:
+        """The packing of the same rows turned round by `reverse`."""
+        turned = copy(self)
+        turned.backwards = not self.backwards
+        return turned
 
     @cached_property
     def last(self) -> Indices:
@@ -155,6 +165,10 @@ class Packed:
     def __post_init__(self) -> None:
         if self.rows.ndim == 0 or len(self.rows) != self.packing.S:
             raise ValueError(f"Packed: rows must be (S, ...) with S={self.packing.S}, the sum of the lengths, got {self.rows.shape}")
+
+    def turned(self) -> Packed:
+        """Every sequence in reverse order, each within its own length."""
+        return Packed(ops.take_rows(self.rows, self.packing.reverse, unique=True), self.packing.turned)
 
     def unpack(self, T: int | None = None, batch_first: bool = False) -> Tensor:
         """Dense (T, N, ...), or (N, T, ...), zero after each sequence's end; T is the longest length unless a longer one is given."""

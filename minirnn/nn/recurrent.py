@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,6 +22,7 @@ from minirnn.nn.module import Module, Parameter, check_features
 from minirnn.nn.packing import Packed, Packing, dense, pack
 from minirnn.place import at
 from minirnn.random import Rng, generator
+from minirnn.recorder import recorder
 from minirnn.tensor import Tensor
 
 
@@ -196,7 +198,8 @@ class Layered(Recurrence):
         shape = len(self.state_names), self.num_layers, x.shape[1], self.hidden_size
         states = array_module(rows).zeros(shape, rows.dtype) if first is None else [s.data for s in first]  # (K, N, H) each
         for layer in range(self.num_layers):
-            stepped = self.step(rows, self._weights(f"_l{layer}"), [s[layer] for s in states])
+            with nullcontext() if recorder() is None else at(part=f"l{layer}"):
+                stepped = self.step(rows, self._weights(f"_l{layer}"), [s[layer] for s in states])
             if stepped is None:
                 return None
             rows = stepped[0]

@@ -5,6 +5,7 @@ Both give z and the parameters of prior and posterior that it was drawn from: z,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from minirnn.device import Array, array_module, beside
@@ -12,6 +13,7 @@ from minirnn.ops.elementwise import exp, sigmoid, softplus, tanh
 from minirnn.ops.linalg import linear
 from minirnn.ops.recurrence import Recurrence, _first, _steps
 from minirnn.ops.shape import concatenate, split
+from minirnn.recorder import Call, recorder
 from minirnn.tensor import Tensor
 
 
@@ -92,6 +94,24 @@ class Gain(Latent):
     """z_t ~ q = N((1 - k) mu + e, (1 - k) sigma^2), mu and sigma from an LSTM over z_<t, e and k from a hint, h_t and z_{t-1}"""
 
     unrolled = staticmethod(gain_unrolled)
+    call: Call | None = None  # where a trace is kept of its LSTM
+
+    def forward(self, *arrays: Array) -> tuple[Array, ...]:
+        outputs = super().forward(*arrays)
+        if (by := recorder()) is not None:
+            tape, w_hh, w_ih = self.tape, *arrays[1:3]
+            (_, H), Z = w_hh.shape, w_ih.shape[1]
+            i, f, g, _ = (tape.gates[:, k * H : (k + 1) * H] for k in range(4))  # (S, H) each
+            first = [self.xp.zeros((int(self.batch_sizes[0]), H), w_hh.dtype)] * 2
+            self.call = by.call("lstm", self.place, self.batch_sizes, tape.zh[:, :Z], w_ih, first)
+            self.call.gates = [tape.gates]
+            self.call.states = tape.hz[:, :H], f * tape.c_before + i * g
+        return outputs
+
+    def differentiate(self, arrays: Sequence[Array], grads: Sequence[Array | None]) -> Sequence[Array | None]:
+        call = None if self.call is None else self.call.differentiated()
+        taps = {} if call is None else {"out": call.dz, "taps": call.taps}
+        return tuple(self.kernel.backward(self.tape, self.xp.ascontiguousarray(arrays[1]), *grads, **taps))
 
 
 class Residual(Latent):

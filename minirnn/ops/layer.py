@@ -21,7 +21,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from minirnn.autograd import FREED, is_recording
-from minirnn.device import Array, array_module
+from minirnn.device import Array, array_module, beside, is_array, to_device
 from minirnn.diagnostics import is_watched
 from minirnn.kernels import registry
 from minirnn.kernels.contract import GRUTape, LSTMTape
@@ -29,6 +29,8 @@ from minirnn.kernels.packed import previous, starts
 from minirnn.ops.linalg import linear, product
 from minirnn.ops.recurrence import Recurrence, gru_unrolled, lstm_unrolled, rnn_unrolled
 from minirnn.ops.shape import concatenate, reshape
+from minirnn.place import here
+from minirnn.recorder import Call, Recorder, recorder
 from minirnn.tensor import Tensor
 
 STEPPED = 2**16  # numbers of a state, at most, for which a step that packs nothing is the faster one
@@ -86,6 +88,7 @@ class Layer(Recurrence):
     h (..., H) and the last states; all states in `state_shape`, which is (N, H) but for axes of length 1.
     """
 
+    cell: ClassVar[str]
     recurrence: ClassVar[Callable[..., tuple[Tensor, ...]]]
     states: ClassVar[int] = 1
     needs_bias: ClassVar[bool] = False
@@ -94,6 +97,7 @@ class Layer(Recurrence):
     state_shape: tuple[int, ...]
     recompute: float
     cut: int
+    call: Call | None = None  # where a trace is kept of this layer
 
     def cell_options(self) -> dict[str, Any]:
         """What the kernel needs to know beside arrays and batch sizes."""
@@ -125,6 +129,9 @@ class Layer(Recurrence):
         self.first = [xp.ascontiguousarray(s.reshape(N, H)) for s in states] or [xp.zeros((N, H), x.dtype)] * self.states
         self.pieces = pieces(self.batch_sizes, self.recompute, self.cut)
         self.tapes = []
+        if (by := recorder()) is not None:
+            own = {"stateful": self.stateful, **self.cell_options()}
+            self.call = by.call(self.cell, self.place, self.batch_sizes, self.rows, w_ih, self.first, **own)
         b, *own = self._folded(others, w_hh)
         running = [s.copy() for s in self.first] if len(self.pieces) > 1 else self.first
         whole = [xp.empty((S, H), x.dtype) for _ in running] if len(self.pieces) > 1 else []  # h, c
@@ -141,7 +148,11 @@ class Layer(Recurrence):
                     all_rows[piece.rows] = getattr(tape, name)
                     tape = tape._replace(**{name: all_rows[piece.rows]})  # kept once
             self.tapes.append(tape if piece.kept else None)
+            if self.call is not None and hasattr(tape, "gates"):
+                self.call.gates.append(tape.gates)
         self.whole = whole or [getattr(tape, name) for name in "hc"[: self.states]]
+        if self.call is not None:
+            self.call.states = self.whole
         last = running if whole else last
         return self.whole[0].reshape(*x.shape[:-1], H), *[s.reshape(self.state_shape) for s in last]
 
@@ -174,6 +185,7 @@ class Layer(Recurrence):
             d_states = [xp.zeros((N, H), x.dtype) if g is None else g.copy() for g in d_states]
         dx = xp.empty(x.shape, x.dtype) if needs[0] else None
         totals: list[Any] = [None] * (3 + len(own))  # dw_ih, dw_hh, db, and of what the recurrence took
+        call = None if self.call is None else self.call.differentiated()
         self.freed = self.last_pass  # should something fail from here on, nobody takes what is left for gates
         for k in reversed(range(len(self.pieces))):
             piece, n = self.pieces[k], self.pieces[k].n
@@ -181,7 +193,7 @@ class Layer(Recurrence):
             scratch = getattr(tape, "gates", None) if self.last_pass or not piece.kept else None
             before = [None if g is None else g[:n] for g in d_states]
             given = [None if dh is None else dh[piece.rows], *[None] * (self.states - 1), *before]
-            dz, dw_hh, *rest = self.kernel.backward(tape, self.w_hh, *given, **self._to(scratch))
+            dz, dw_hh, *rest = self._tapped(call, tape, given, piece.rows) if call else self._differentiated(tape, given, scratch)
             d_own, d_first = rest[: len(own)], rest[len(own) :]
             if len(self.pieces) > 1:
                 for g, d in zip(d_states, d_first, strict=True):
@@ -201,6 +213,30 @@ class Layer(Recurrence):
         dbs = [] if not self.bias else [None, None] if db is None else self.unfolded(db, d_own, H, xp.concatenate)
         firsts = [g.reshape(self.state_shape) for g in d_states] if self.stateful else []
         return [d if need else None for d, need in zip((dx, dw_ih, dw_hh, *dbs, *firsts), needs, strict=True)]
+
+    def _differentiated(self, tape: Any, given: Sequence[Array | None], out: Array | None, **taps: Any) -> Sequence[Array]:
+        results: Sequence[Array] = self.kernel.backward(tape, self.w_hh, *given, **self._to(out), **taps)
+        return results
+
+    def _tapped(self, call: Call, tape: Any, given: Sequence[Array | None], rows: slice) -> Sequence[Array]:
+        """The same, with dz and the whole gradients of all states left in `call`; the gates stay as they are."""
+        dz, taps = call.dz[rows], tuple([whole[rows] for whole in call.taps])
+        has_taps = getattr(self.kernel, "taps", False)
+        results = self._differentiated(tape, given, dz, **({"taps": taps} if has_taps else {}))
+        if results[0] is not dz:
+            dz[...] = results[0]
+        if not has_taps:
+            self._tap(tape, given, taps)
+        return results
+
+    def _tap(self, tape: Any, given: Sequence[Array | None], taps: Sequence[Array]) -> None:
+        """What a kernel that has no taps would have written there: the reference does it again."""
+        on_host = [None if g is None else to_device(g, "cpu") for g in given]
+        tape = tape._replace(**{k: to_device(a, "cpu") for k, a in tape._asdict().items() if is_array(a)})
+        found = tuple([np.empty(tap.shape, tap.dtype) for tap in taps])
+        registry.load(self.cell, "numpy").backward(tape, to_device(self.w_hh, "cpu"), *on_host, taps=found)
+        for tap, rows in zip(taps, found, strict=True):
+            tap[...] = beside(rows, tap)
 
     def _tape_again(self, piece: Piece, w_ih: Array, b: Array | None, own: Sequence[Array]) -> Any:
         """The tape of a piece whose gates were not kept."""
@@ -224,9 +260,10 @@ class Layer(Recurrence):
         bias: bool,
         stateful: bool,
         state_shape: tuple[int, ...],
+        by: Recorder | None = None,
         **options: Any,
     ) -> tuple[Tensor, ...]:
-        """The same function of operations: the projection, and the recurrence unrolled."""
+        """The same function of operations: the projection, and the recurrence unrolled. `by`: who looks."""
         H, N = w_hh.shape[1], int(batch_sizes[0])
         biases = others[: 2 * bias]
         xp = array_module(x.data)
@@ -234,7 +271,12 @@ class Layer(Recurrence):
             biases = (Tensor(xp.zeros(len(w_hh), w_hh.dtype)),) * 2
         b, *own = cls.folded(biases, H, concatenate) if biases else (None,)
         first = [reshape(s, (N, H)) for s in others[2 * bias :]] or [Tensor(xp.zeros((N, H), x.dtype))] * cls.states
-        z = linear(reshape(x, (-1, x.shape[-1])), w_ih, b)
+        rows = reshape(x, (-1, x.shape[-1]))
+        z = linear(rows, w_ih, b)
+        if by is not None:
+            arrays = rows.data, w_ih.data, [s.data for s in first]
+            options["call"] = call = by.call(cls.cell, here(), batch_sizes, *arrays, stateful=stateful, **options)
+            call.states = [xp.empty((len(z), H), z.dtype) for _ in first]
         outputs = cls.recurrence(z, w_hh, *own, *first, batch_sizes, **options)
         h, last = outputs[0], outputs[-cls.states :]
         return reshape(h, (*x.shape[:-1], H)), *[reshape(s, state_shape) for s in last]
@@ -248,6 +290,7 @@ def _added(total: Array, part: Array) -> Array:
 class LSTMLayer(Layer):
     """a = x w_ih^T + b_ih + h_{t-1} w_hh^T + b_hh    i, f, o = sigmoid(a), g = tanh(a)    c_t = f c_{t-1} + i g    h_t = o tanh c_t"""
 
+    cell = "lstm"
     recurrence = staticmethod(lstm_unrolled)
     states = 2
 
@@ -261,6 +304,7 @@ class LSTMLayer(Layer):
 class GRULayer(Layer):
     """r, u = sigmoid(a)    n = tanh(x w_in^T + b_in + r (h_{t-1} w_hn^T + b_hn))    h_t = (1 - u) n + u h_{t-1}"""
 
+    cell = "gru"
     recurrence = staticmethod(gru_unrolled)
     needs_bias = True
 
@@ -281,6 +325,7 @@ class GRULayer(Layer):
 class RNNLayer(Layer):
     """h_t = phi(x w_ih^T + b_ih + h_{t-1} w_hh^T + b_hh), phi = tanh or relu"""
 
+    cell = "rnn"
     recurrence = staticmethod(rnn_unrolled)
     nonlinearity: str
 
@@ -288,7 +333,7 @@ class RNNLayer(Layer):
         return {"nonlinearity": self.nonlinearity}
 
 
-LAYERS: dict[str, type[Layer]] = {"lstm": LSTMLayer, "gru": GRULayer, "rnn": RNNLayer}
+LAYERS: dict[str, type[Layer]] = {layer.cell: layer for layer in (LSTMLayer, GRULayer, RNNLayer)}
 
 
 def recurrent_layer(
@@ -324,7 +369,7 @@ def recurrent_layer(
     options["cut"] = cut if cut < len(batch_sizes) else 0
     module = registry.recurrence(cell, len(batch_sizes), N, H, x.data, kernel)
     if module is None:
-        return operation.unrolled(*inputs, **options)
+        return operation.unrolled(*inputs, by=recorder(), **options)
     return operation.apply_all(*inputs, kernel=module, recompute=recompute, **options)
 
 
@@ -345,4 +390,9 @@ def recurrent_step(
     if step is None or any(a is not None and (a.dtype != x.dtype or not a.flags.c_contiguous) for a in arrays):
         return None
     results = step(*arrays, **options)
-    return results if isinstance(results, tuple) else (results,)
+    after: tuple[Array, ...] = results if isinstance(results, tuple) else (results,)
+    if (by := recorder()) is not None:
+        with by.listening() as calls:  # the same once more, by one that leaves its gates
+            recurrent_layer(cell, Tensor(x), weights, [Tensor(s) for s in states], np.array([N]), kernel=kernel, **options)
+        calls[0].states = after
+    return after

@@ -19,6 +19,7 @@ from minirnn.ops.elementwise import relu, sigmoid, tanh
 from minirnn.ops.linalg import linear
 from minirnn.ops.shape import concatenate, split
 from minirnn.place import at
+from minirnn.recorder import Call
 from minirnn.tensor import Tensor
 
 
@@ -126,10 +127,13 @@ def _last(states: Sequence[Tensor]) -> Tensor:
     return concatenate([s[n:] for s, n in zip(states, running, strict=True) if len(s) > n][::-1])
 
 
-def lstm_unrolled(z: Tensor, w_hh: Tensor, h0: Tensor, c0: Tensor, batch_sizes: Array, cut: int = 0) -> tuple[Tensor, ...]:
+def lstm_unrolled(
+    z: Tensor, w_hh: Tensor, h0: Tensor, c0: Tensor, batch_sizes: Array, cut: int = 0, call: Call | None = None
+) -> tuple[Tensor, ...]:
     """The LSTM one step at a time, in primitive operations: for study, and for second derivatives.
 
-    With a `cut` no gradient passes from a step t = cut, 2 cut, ... to the state before it; so in the others.
+    With a `cut` no gradient passes from a step t = cut, 2 cut, ... to the state before it; `call` is where each step leaves what it has. So
+    in the others.
     """
     check_packed("LSTM", 4, z.data, w_hh.data, batch_sizes, h0=h0.data, c0=c0.data)
     h, c = h0, c0
@@ -137,30 +141,40 @@ def lstm_unrolled(z: Tensor, w_hh: Tensor, h0: Tensor, c0: Tensor, batch_sizes: 
     for t, n, z_t in _steps(z, batch_sizes):
         with at(step=t):
             h, c = (_passed(s, t, cut) for s in (h, c))
-            i, f, g, o = split(z_t + linear(_first(h, n), w_hh), 4)  # (n, H) each
-            c = sigmoid(f) * _first(c, n) + sigmoid(i) * tanh(g)
-            h = sigmoid(o) * tanh(c)
+            a_i, a_f, a_g, a_o = split(z_t + linear(_first(h, n), w_hh), 4)  # (n, H) each
+            i, f, g, o = sigmoid(a_i), sigmoid(a_f), tanh(a_g), sigmoid(a_o)
+            c = f * _first(c, n) + i * g
+            h = o * tanh(c)
+        if call is not None:
+            call.step(z_t, [gate.data for gate in (i, f, g, o)], (h, c))
         hs.append(h)
         cs.append(c)
     return concatenate(hs), concatenate(cs), _last(hs), _last(cs)
 
 
-def gru_unrolled(z: Tensor, w_hh: Tensor, b_hn: Tensor, h0: Tensor, batch_sizes: Array, cut: int = 0) -> tuple[Tensor, ...]:
+def gru_unrolled(
+    z: Tensor, w_hh: Tensor, b_hn: Tensor, h0: Tensor, batch_sizes: Array, cut: int = 0, call: Call | None = None
+) -> tuple[Tensor, ...]:
     """The GRU one step at a time."""
     check_packed("GRU", 3, z.data, w_hh.data, batch_sizes, b_hn=b_hn.data, h0=h0.data)
     h, hs = h0, []
-    for t, n, z_t in _steps(z, batch_sizes):
+    for t, k, z_t in _steps(z, batch_sizes):
         with at(step=t):
-            h = _first(_passed(h, t, cut), n)
+            h = _first(_passed(h, t, cut), k)
             zr, zu, zn = split(z_t, 3)  # (n, H) each
             ar, au, an = split(linear(h, w_hh), 3)
             r, u = sigmoid(zr + ar), sigmoid(zu + au)
-            h = (1 - u) * tanh(zn + r * (an + b_hn)) + u * h
+            n = tanh(zn + r * (an + b_hn))
+            h = (1 - u) * n + u * h
+        if call is not None:
+            call.step(z_t, [gate.data for gate in (r, u, n)], (h,))
         hs.append(h)
     return concatenate(hs), _last(hs)
 
 
-def rnn_unrolled(z: Tensor, w_hh: Tensor, h0: Tensor, batch_sizes: Array, nonlinearity: str = "tanh", cut: int = 0) -> tuple[Tensor, ...]:
+def rnn_unrolled(
+    z: Tensor, w_hh: Tensor, h0: Tensor, batch_sizes: Array, nonlinearity: str = "tanh", cut: int = 0, call: Call | None = None
+) -> tuple[Tensor, ...]:
     """The plain RNN one step at a time."""
     check_packed("RNN", 1, z.data, w_hh.data, batch_sizes, h0=h0.data)
     phi = {"tanh": tanh, "relu": relu}[nonlinearity]
@@ -168,6 +182,8 @@ def rnn_unrolled(z: Tensor, w_hh: Tensor, h0: Tensor, batch_sizes: Array, nonlin
     for t, n, z_t in _steps(z, batch_sizes):
         with at(step=t):
             h = phi(z_t + linear(_first(_passed(h, t, cut), n), w_hh))
+        if call is not None:
+            call.step(z_t, (), (h,))
         hs.append(h)
     return concatenate(hs), _last(hs)
 

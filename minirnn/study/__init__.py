@@ -5,6 +5,7 @@ from __future__ import annotations
 from minirnn.study.gradcheck import GradientError, gradcheck, gradgradcheck
 from minirnn.study.graph import Graph, graph
 from minirnn.study.jacobian import Jacobian, Norms, jacobian, jacobian_norms
+from minirnn.study.trace import Trace, Traced, trace
 from minirnn.study.truncation import Truncation, truncated, truncation
 
 __all__ = [
@@ -12,12 +13,15 @@ __all__ = [
     "Graph",
     "Jacobian",
     "Norms",
+    "Trace",
+    "Traced",
     "Truncation",
     "gradcheck",
     "gradgradcheck",
     "graph",
     "jacobian",
     "jacobian_norms",
+    "trace",
     "truncated",
     "truncation",
 ]

@@ -1,0 +1,168 @@
+"""What recurrent layers hand over while somebody looks: here they leave it, `minirnn.study.trace` reads it.
+
+Nothing is copied on the way that would stay as it is: a `Call` keeps the arrays that the layer itself has made, packed rows in the order in
+which it goes through time (see `minirnn.kernels.contract`).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from minirnn.device import Array, array_module
+from minirnn.place import Place
+
+if TYPE_CHECKING:
+    from minirnn.tensor import Tensor
+
+
+class Recorder:
+    """The calls of recurrent layers, in their order, and how many backward passes there were."""
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+        self.passes = 0
+        self.is_open = True
+        self.inside = False  # a backward pass
+        self.is_last = True  # whether it frees what it goes through
+        self._again: deque[Call] = deque()  # calls that are made once more, in a backward pass
+        self._listening: list[list[Call]] = []
+        self._weights: dict[int, tuple[int, Array, Array]] = {}
+
+    def call(self, cell: str, place: Place, batch_sizes: Array, x: Array, w_ih: Array, first: Sequence[Array], **options: Any) -> Call:
+        """A record for a call that begins; one that is made once more gets its old record."""
+        if self._again:
+            call = self._again.popleft()
+        else:
+            call = Call()
+            self.calls.append(call)
+        call.recorder, call.cell, call.place, call.batch_sizes, call.options = self, cell, place, batch_sizes, options
+        call.x, call.w_ih, call.first, call.gates, call._rows = x, w_ih, first, [], 0
+        for made in self._listening:
+            made.append(call)
+        return call
+
+    @contextmanager
+    def listening(self) -> Iterator[list[Call]]:
+        """The calls of this context."""
+        made: list[Call] = []
+        self._listening.append(made)
+        try:
+            yield made
+        finally:
+            self._listening = [other for other in self._listening if other is not made]
+
+    @contextmanager
+    def again(self, calls: Sequence[Call]) -> Iterator[None]:
+        """What is called in this context are these calls, made once more."""
+        before, self._again = self._again, deque(calls)
+        try:
+            yield
+        finally:
+            self._again = before
+
+    def kept(self, weight: Array) -> Array:
+        """A weight as it is in this backward pass: an optimiser will change it in place."""
+        number, _, copy = self._weights.get(id(weight), (0, weight, weight))
+        if number != self.passes:
+            copy = weight.copy()
+            self._weights[id(weight)] = self.passes, weight, copy
+        return copy
+
+
+class Call:
+    """One call of a recurrent layer in one direction: T steps, N sequences, S rows, G gates."""
+
+    recorder: Recorder
+    cell: str  # "lstm", "gru" or "rnn"
+    place: Place
+    batch_sizes: Array  # (T,)
+    options: dict[str, Any]  # stateful: whether the first states were given; an RNN's nonlinearity
+    x: Array  # (S, D)
+    w_ih: Array  # (G H, D)
+    first: Sequence[Array]  # (N, H) each: h0, c0
+    states: Sequence[Array]  # (S, H) each: h, c
+    gates: list[Array]  # (S, G H), of some steps in a row each
+    number = 0  # of the backward pass that the following are from, 0: there was none
+    is_last = False  # no other backward pass can follow
+    dz: Array  # (S, G H)
+    taps: tuple[Array, ...]  # (S, H) each: whole dL/dh_t, dL/dc_t
+    _rows: int  # that steps of primitive operations have filled
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it has its states: one that failed on the way has none."""
+        return hasattr(self, "states")
+
+    def differentiated(self) -> Call | None:
+        """Itself, with room for the gradients of a backward pass that begins; None where nobody looks any longer."""
+        if not self.recorder.is_open:
+            return None
+        h = self.states[0]
+        xp = array_module(h)
+        self.number, self.is_last = self.recorder.passes, self.recorder.is_last
+        self.w_ih = self.recorder.kept(self.w_ih)
+        self.dz = xp.empty((len(self.x), len(self.w_ih)), h.dtype)
+        self.taps = tuple([xp.empty(h.shape, h.dtype) for _ in self.states])
+        return self
+
+    def step(self, z: Tensor, gates: Sequence[Array], states: Sequence[Tensor]) -> None:
+        """Take what the next step of primitive operations has and, when they are known, the gradients of z and its states, (n, ...)."""
+        rows = slice(self._rows, self._rows + len(z))
+        self._rows = rows.stop
+        if gates:
+            self.gates.append(array_module(z.data).concatenate(gates, axis=1))
+        for whole, state in zip(self.states, states, strict=True):
+            whole[rows] = state.data
+        for k, tensor in enumerate((z, *states)):
+            if tensor.requires_grad:
+                tensor.register_hook(partial(self._got, k, rows))
+
+    def _got(self, k: int, rows: slice, grad: Tensor) -> None:
+        if not self.recorder.is_open:
+            return
+        if self.number != self.recorder.passes:  # the first that this pass brings; what it does not reach has no gradient
+            self.differentiated()
+            for whole in (self.dz, *self.taps):
+                whole.fill(0)
+        (self.dz, *self.taps)[k][rows] = grad.data
+
+
+_recorder: ContextVar[Recorder | None] = ContextVar("recorder", default=None)
+
+
+def recorder() -> Recorder | None:
+    """Who looks, if anybody."""
+    return _recorder.get()
+
+
+@contextmanager
+def recorded(by: Recorder) -> Iterator[None]:
+    """Recurrent layers that are called in this context leave what they have with `by`."""
+    token = _recorder.set(by)
+    try:
+        yield
+    finally:
+        _recorder.reset(token)
+        by.is_open = False
+
+
+@contextmanager
+def backward_pass(retain: bool) -> Iterator[None]:
+    """A backward pass runs in this context. One inside another is a part of it."""
+    by = _recorder.get()
+    if by is None:
+        yield
+        return
+    before = by.inside, by.is_last
+    by.passes += not by.inside
+    by.is_last = not retain and (by.is_last or not by.inside)
+    by.inside = True
+    try:
+        yield
+    finally:
+        by.inside, by.is_last = before
