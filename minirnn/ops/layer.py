@@ -130,8 +130,8 @@ class Layer(Recurrence):
         self.pieces = pieces(self.batch_sizes, self.recompute, self.cut)
         self.tapes = []
         if (by := recorder()) is not None:
-            own = {"stateful": self.stateful, **self.cell_options()}
-            self.call = by.call(self.cell, self.place, self.batch_sizes, self.rows, w_ih, self.first, **own)
+            options = {"stateful": self.stateful, **self.cell_options()}
+            self.call = by.call(self.cell, self.place, self.batch_sizes, self.rows, w_ih, self.first, **options)
         b, *own = self._folded(others, w_hh)
         running = [s.copy() for s in self.first] if len(self.pieces) > 1 else self.first
         whole = [xp.empty((S, H), x.dtype) for _ in running] if len(self.pieces) > 1 else []  # h, c

@@ -80,7 +80,8 @@ class Trace:
         return len(self._all())
 
     def __repr__(self) -> str:
-        return f"Trace({', '.join(map(str, self._all().values())) if self._all() else 'no recurrent layer was called'})"
+        layers = "; ".join(repr(passes[-1]) for passes in self._all().values())
+        return f"Trace({layers or 'no recurrent layer was called'})"
 
     def _all(self) -> dict[str, list[Traced]]:
         calls = [call for call in self._recorder.calls if call.is_complete]
@@ -138,6 +139,7 @@ class Traced:
         self.name = name
         self.cell = calls[0].cell
         self.reverse = calls[0].place.part.endswith("reverse")
+        self._a = "a gru" if self.cell == "gru" else f"an {self.cell}"
         self._calls = calls
         self._kept: dict[str, tuple[int, Array]] = {}
 
@@ -163,7 +165,7 @@ class Traced:
         """i, f, g, o of an LSTM; r, u, n of a GRU; h, and of an LSTM c."""
         if name.startswith("_") or name not in GATES[self.cell] + STATES[self.cell]:
             there = " ".join(GATES[self.cell] + STATES[self.cell])
-            raise AttributeError(f"{name!r}: the trace of an {self.cell} layer has {there}, dh, {'dc, ' * (self.cell == 'lstm')}dz and dx")
+            raise AttributeError(f"{name!r}: the trace of {self._a} layer has {there}, dh, {'dc, ' * (self.cell == 'lstm')}dz and dx")
         return self._spread(name, lambda call: _forward(call, name))
 
     @property
@@ -175,7 +177,7 @@ class Traced:
     def dc(self) -> Array:
         """(T, N, H) dL/dc_t, from everything that the loss reads from c_t, now or later."""
         if self.cell != "lstm":
-            raise AttributeError(f"{self.name} is a layer of a {self.cell}, which has no cell state: dh is there")
+            raise AttributeError  # __getattr__ says what there is
         return self._gradient("dc", lambda call: call.taps[1])
 
     @property
@@ -212,9 +214,7 @@ class Traced:
         """
         tanh = TANH[self.cell]
         if gate not in GATES[self.cell] + tanh:
-            raise ValueError(
-                f"saturation: gate must be one of {', '.join(GATES[self.cell] or tanh)} for an {self.cell} layer, got {gate!r}"
-            )
+            raise ValueError(f"saturation: gate must be one of {', '.join(GATES[self.cell] or tanh)} of {self._a} layer, got {gate!r}")
         if self._calls[0].options.get("nonlinearity") == "relu":
             raise ValueError("saturation: relu saturates at no value but 0; (t[name].h == 0) says where")
         values = getattr(self, gate)  # (T, N, H)
