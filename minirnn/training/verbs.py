@@ -8,11 +8,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from minirnn.device import Array
+from minirnn.training.task import Split
+
+if TYPE_CHECKING:
+    from minirnn.study.examine import Subject
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,28 @@ class Forecast:
     files: list[Path] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Question:
+    """Which example is to be looked into.
+
+    Args:
+        given: a text, or the path of a picture or of a .csv file, as the model takes it; None for an example of the data.
+        target: what the model should say of it; None for what it says by itself.
+        split, index: which example of the data.
+        steps: of a series the last frames that are looked at; of texts the most words.
+        beam: width of the search for what the model says by itself.
+        seed: of what is drawn.
+    """
+
+    given: str | None = None
+    target: str | None = None
+    split: Split = "test"
+    index: int = 0
+    steps: int = 100
+    beam: int = 1
+    seed: int = 0
+
+
 class Captions(Protocol):
     def caption(self, paths: Sequence[Path], *, beam: int = 1, length_penalty: float = 1.0) -> list[Caption]:
         """One caption for each picture file. Raises MinirnnError for a file that is none."""
@@ -77,4 +103,10 @@ class Interpolates(Protocol):
 class Forecasts(Protocol):
     def forecast(self, steps: int, folder: Path, rng: np.random.Generator, *, path: Path | None = None, level: float = 0.9) -> Forecast:
         """The next `steps` values of the test series, or of those in the .csv file at `path`, with intervals that hold `level`."""
+        ...
+
+
+class Studies(Protocol):
+    def study(self, asked: Question) -> Subject:
+        """The example that was asked for, ready to be taken apart. Raises MinirnnError where there is none, or it is not for this model."""
         ...

@@ -323,7 +323,7 @@ def test_pictures_rows_and_hints(trained: SSMTask, tmp_path: Path) -> None:
     assert [path.name for path in trained.pictures(tmp_path)] == ["forecast.png", "filtered.png"]
     assert len(trained.samples(3)) == 3
     assert all(len(row) == 5 for row in trained.samples(3))
-    assert {hint[0] for hint in trained.hints(tmp_path)} == {"sample", "forecast"}
+    assert {hint[0] for hint in trained.hints(tmp_path)} == {"sample", "forecast", "study"}
     assert "series of 2 numbers a frame from swings.csv" in trained.describe()
 
 

@@ -19,12 +19,13 @@ from minirnn.data.kinds import CaptionedPictures, Pictures
 from minirnn.device import Array
 from minirnn.files import write_atomically
 from minirnn.models.captioner import CaptionBatch, Captioner, CaptionerConfig
+from minirnn.study.examine import Subject
 from minirnn.tensor import Tensor
-from minirnn.training import extras
+from minirnn.training import extras, subjects
 from minirnn.training.caption_scores import References, agrees, majority, nearest, object_pair, sacrebleu, slot_scores, text_scores
 from minirnn.training.captioner_pictures import Judged, looks, sheet
 from minirnn.training.task import DataArguments, Demo, Metric, Split, Task, TrainingOptions
-from minirnn.training.verbs import Caption
+from minirnn.training.verbs import Caption, Question
 
 VOCABULARY = "vocab.json"
 VALIDATED = 200  # pictures that are captioned at each validation, at the most
@@ -239,6 +240,34 @@ class CaptionerTask(Task[CaptioningConfig, Examples]):
             found[k] = Judged(image, said.text, said.text if right else references[0], right)
         return found
 
+    def study(self, asked: Question) -> Subject:
+        """A picture with the caption that is given, or with the model's own; or one of the data with one of its captions."""
+        wanted, where = asked.target, asked.given or f"{asked.split} picture {asked.index}"
+        if asked.given is not None:
+            image = images.read(Path(asked.given), self.config.picture_size)
+        else:
+            part: Pictures = getattr(self.pairs, asked.split)
+            (image,) = part.images([subjects.number(len(part), asked, "pictures")])
+            wanted = self._taught(part.captions(asked.index))[0] if wanted is None else wanted
+        note = ""
+        if wanted is None:
+            (found,) = self.model.caption(image[None], beam=asked.beam, max_length=self.config.max_length + 1)
+            words, said, note = found.tokens, subjects.spelt(found.tokens, self.vocabulary), subjects.own(found)
+        else:
+            words, said = subjects.encoded(wanted, self.vocabulary, asked, "the target")
+        return Subject(
+            title="A captioner at work",
+            text=f"{where}: {self.vocabulary.join(said)}",
+            note=note,
+            model=self.name,
+            terms=lambda: self.model.terms(image, words),
+            inputs={"picture": subjects.patches(image, self.model.encoder.side), "caption": subjects.before(said)},
+            output="caption",
+            labels=[*said, subjects.END],
+            say=lambda predicted: subjects.spelt(predicted, self.vocabulary),
+            under={"decoder": "caption"},
+        )
+
     def describe(self) -> str:
         pairs = self.pairs
         count = f"{len(pairs.train):,} pictures" + (" an epoch, always new ones," if pairs.endless else "")
@@ -264,4 +293,4 @@ class CaptionerTask(Task[CaptioningConfig, Examples]):
         if not picture.exists():
             return []
         caption = ["caption", str(folder), str(picture)]
-        return [caption, [*caption, "--beam", "5", "--show-attention"]]
+        return [caption, [*caption, "--beam", "5", "--show-attention"], ["study", str(folder), "--input", str(picture)]]

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from statistics import NormalDist
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import Any, ClassVar, Literal, NamedTuple, NoReturn, Self
 
 import numpy as np
 
@@ -35,7 +35,7 @@ from minirnn.tensor import Tensor
 from minirnn.training import extras, kalman_pictures, series_baselines, series_pictures
 from minirnn.training.task import DataArguments, Demo, Metric, Split, Task, TrainingOptions
 from minirnn.training.tasks.ssm import FORM, Form
-from minirnn.training.verbs import Drawn, Forecast
+from minirnn.training.verbs import Drawn, Forecast, Question
 
 VAGUE = 10.0  # standard deviations of the data: how little is known of a first state that is not diffuse
 GAPS = ((0.2, 0.4), (0.6, 0.8))  # shares of a series that are hidden in pictures and samples
@@ -352,6 +352,12 @@ class KalmanTask(Task[KalmanConfig, int]):
                 )
             rows.append(row)
         return rows or [{"time": "-", "hidden": "the series is too short to hide anything of it"}]
+
+    def study(self, asked: Question) -> NoReturn:
+        raise MinirnnError(
+            "a kalman run has no recurrent layer that back-propagation goes through; the neural model of the same series has: "
+            f"minirnn train ssm --data {self.data.source}"
+        )
 
     def describe(self) -> str:
         data, frames = self.series, sum(map(len, self.series.train))

@@ -30,11 +30,14 @@ from minirnn.device import Array
 from minirnn.errors import MinirnnError
 from minirnn.files import write_atomically
 from minirnn.models import SRNN, AutoregressiveConfig, AutoregressiveLSTM, NeuralSSM, NeuralSSMConfig, SRNNConfig
+from minirnn.models.terms import Terms
+from minirnn.study.examine import Subject
+from minirnn.study.example import Axis
 from minirnn.tensor import Tensor
-from minirnn.training import extras, music_pictures, series_baselines, series_pictures
+from minirnn.training import extras, music_pictures, series_baselines, series_pictures, subjects
 from minirnn.training.checkpoint import Run
 from minirnn.training.task import DataArguments, Demo, Metric, Split, Task, TrainingOptions
-from minirnn.training.verbs import Drawn, Forecast
+from minirnn.training.verbs import Drawn, Forecast, Question
 
 FORM = "series.json"
 SAMPLES = 16  # K of the bounds where none is given
@@ -54,6 +57,7 @@ MUSIC = {
     "average": 0.995,
     "epochs": 200,
 }
+COLUMNS = 3  # numbers of a frame that stand in a label
 PROBABLE = 0.02  # keys that a forecast of music lists: those that are at some step more probable
 
 Model = NeuralSSM | SRNN | AutoregressiveLSTM
@@ -349,6 +353,49 @@ class SSMTask(Task[SSMTaskConfig, Pieces]):
             cells[f"{name} came"] = f"{truth[-1, d]:.2g}"
         return cells
 
+    def study(self, asked: Question) -> Subject:
+        """A series of the data, or of a file: its last frames. Losses are in the data's own units."""
+        subjects.refuse_target(asked, self.name)
+        x = (
+            self._read(Path(asked.given))
+            if asked.given is not None
+            else subjects.chosen(getattr(self.series, asked.split), asked, "series")
+        )
+        first = max(0, len(x) - asked.steps)
+        x, frames = x[first:], [str(t) for t in range(first, len(x))]
+        scaled = self.form.scaling.apply(x)
+        units = np.array([self.form.scaling.log_jacobian(frame[None]) for frame in x], np.float32)  # (T,)
+
+        def terms() -> Terms:
+            found = self.model.terms(scaled, rng=asked.seed)
+            return found._replace(losses=found.losses + units.astype(found.losses.dtype))
+
+        turned = self.config.model == "srnn" or (self.config.model == "ssm" and self.config.posterior == "smoothing")
+        notes = ["" if self.config.model == "lstm" else "losses are minus the ELBO, at one draw of z from q"]
+        notes += [f"the last {len(x)} of {first + len(x)} frames; the model has not seen those before"] if first else []
+        where = asked.given or f"{asked.split} series {asked.index} of {self.data.source}"
+        return Subject(
+            title={"ssm": "A neural state-space model", "srnn": "An SRNN", "lstm": "An LSTM"}[self.config.model] + " at work on a series",
+            text=f"{where}: {len(x)} frames of {', '.join(self.form.columns[:4])}{', ...' if len(self.form.columns) > 4 else ''}",
+            note="; ".join(filter(None, notes)),
+            model=self.name,
+            terms=terms,
+            inputs={"series": Axis("series", "series", frames, values=x)},
+            output="expected",
+            labels=frames,
+            say=self._expected,
+            under={"encoder": "series", "past": "expected", "lstm": "expected", "transition": "expected"},
+            turned=frozenset({"encoder"} if turned else ()),
+        )
+
+    def _expected(self, predicted: Numbers) -> list[str]:
+        """The frames (T, D) that were expected, as texts: the keys of a chord, or the first numbers."""
+        if self.is_music:
+            names = np.array(self.form.columns)
+            return [" ".join(names[frame > 0.5]) or "(silence)" for frame in predicted]
+        values = self.form.scaling.undo(predicted)
+        return [", ".join(f"{value:.4g}" for value in frame[:COLUMNS]) + (", ..." if len(frame) > COLUMNS else "") for frame in values]
+
     def describe(self) -> str:
         data, kind = self.series, {"ssm": "A neural state-space model", "srnn": "An SRNN", "lstm": "An LSTM"}[self.config.model]
         frames = sum(map(len, data.train))
@@ -383,7 +430,7 @@ class SSMTask(Task[SSMTaskConfig, Pieces]):
         return series_pictures.filled(seen, mean, draws, self.form.columns, path, truth=x)
 
     def hints(self, folder: Path) -> list[list[str]]:
-        return [["sample", str(folder), "-n", "4"], ["forecast", str(folder), "--steps", "40"]]
+        return [["sample", str(folder), "-n", "4"], ["forecast", str(folder), "--steps", "40"], ["study", str(folder)]]
 
 
 def exact(truth: Mapping[str, Any], series: Sequence[Numbers]) -> float:

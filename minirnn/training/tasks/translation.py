@@ -19,10 +19,13 @@ from minirnn.device import Array
 from minirnn.errors import MinirnnError
 from minirnn.files import write_atomically
 from minirnn.models import Seq2Seq, Seq2SeqConfig, Translation, Translator
+from minirnn.study.examine import Subject
+from minirnn.study.example import Axis
 from minirnn.tensor import Tensor
-from minirnn.training import extras
+from minirnn.training import extras, subjects
 from minirnn.training.pictures import alignment
 from minirnn.training.task import DataArguments, Demo, Metric, Split, Task, TrainingOptions
+from minirnn.training.verbs import Question
 
 VOCABULARIES = "vocab.json"
 VALIDATED = 1000  # pairs that are translated at each validation, at the most
@@ -198,6 +201,32 @@ class TranslationTask(Task[TranslationConfig, Examples]):
             {"source": pairs[k][0], "translation": output.text, "reference": pairs[k][1]} for k, output in zip(chosen, outputs, strict=True)
         ]
 
+    def study(self, asked: Question) -> Subject:
+        """A text with the translation that is given, or with the model's own; or a pair of the data."""
+        source, target = self.translator.source, self.translator.target
+        pair = (asked.given, None) if asked.given is not None else subjects.chosen(getattr(self.text, asked.split), asked, "pairs")
+        text, wanted = pair[0], pair[1] if asked.target is None else asked.target
+        ids, labels = subjects.encoded(text, source, asked, "the input")
+        note = ""
+        if wanted is None:
+            (found,) = self.model.translate([ids], beam=asked.beam)
+            words, said, note = found.tokens, subjects.spelt(found.tokens, target), subjects.own(found)
+        else:
+            words, said = subjects.encoded(wanted, target, asked, "the target")
+        return Subject(
+            title="A translator at work",
+            text=f"{text} → {target.join(said)}",
+            note=note,
+            model=self.name,
+            terms=lambda: self.model.terms(ids, words),
+            inputs={"source": Axis("source", "tokens", labels), "target": subjects.before(said)},
+            output="translation",
+            labels=[*said, subjects.END],
+            say=lambda predicted: subjects.spelt(predicted, target),
+            under={"encoder": "source", "decoder": "translation"},
+            starts={"decoder": "encoder"},
+        )
+
     def describe(self) -> str:
         text, (source, target) = self.text, self.text.train[0]
         return (
@@ -217,7 +246,7 @@ class TranslationTask(Task[TranslationConfig, Examples]):
 
     def hints(self, folder: Path) -> list[list[str]]:
         translate = ["translate", str(folder), self.text.test[0][0]]
-        return [translate, [*translate, "--beam", "5", "--show-attention"]]
+        return [translate, [*translate, "--beam", "5", "--show-attention"], ["study", str(folder)]]
 
 
 def _vocabulary(config: TranslationConfig, texts: Sequence[str]) -> Vocabulary:

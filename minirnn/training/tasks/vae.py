@@ -37,11 +37,13 @@ from minirnn.errors import MinirnnError
 from minirnn.files import write_atomically
 from minirnn.models.sequence_vae import SequenceVAE, SequenceVAEConfig
 from minirnn.models.vae_bounds import ACTIVE, active_units, mutual_information
+from minirnn.study.examine import Subject
+from minirnn.study.example import Axis
 from minirnn.tensor import Tensor
-from minirnn.training import extras, latent_pictures
+from minirnn.training import extras, latent_pictures, subjects
 from minirnn.training.checkpoint import Run
 from minirnn.training.task import DataArguments, Demo, Metric, Split, Task, TrainingOptions
-from minirnn.training.verbs import Drawn
+from minirnn.training.verbs import Drawn, Question
 
 VOCABULARY = "vocab.json"
 VALIDATED = 1000  # sentences that are judged at each validation, at the most
@@ -260,6 +262,26 @@ class VAETask(Task[VAETaskConfig, Array]):
             for sentence, again, other in zip(chosen, back, random, strict=True)
         ]
 
+    def study(self, asked: Question) -> Subject:
+        """A sentence, read and written again; of a language model, written."""
+        subjects.refuse_target(asked, self.name)
+        text = asked.given if asked.given is not None else subjects.chosen(getattr(self.text, asked.split), asked, "sentences")
+        ids, labels = subjects.encoded(text, self.vocabulary, asked, "the input")
+        read = {"read": Axis("sentence", "tokens", [*labels, subjects.END])} if self.config.latent else {}
+        return Subject(
+            title="A sequence VAE at work" if read else "A language model at work",
+            text=text,
+            note="the last loss step is the KL; z is one draw from q(z | x), and the losses are minus the ELBO there" if read else "",
+            model=self.name,
+            terms=lambda: self.model.terms(ids, rng=asked.seed),
+            inputs={**read, "written": subjects.before(labels)},
+            output="written again" if read else "sentence",
+            labels=[*labels, subjects.END, *(["KL"] if read else [])],
+            say=lambda predicted: subjects.spelt(predicted, self.vocabulary),
+            under={"encoder": "sentence", "decoder": subjects.BEFORE if read else "sentence"},  # of the loss steps the KL has no time step
+            starts={"decoder": "encoder"} if read else {},
+        )
+
     def describe(self) -> str:
         text = self.text
         latent = f"{self.config.latent} dimensions of z" if self.config.latent else "a language model without z"
@@ -283,8 +305,8 @@ class VAETask(Task[VAETaskConfig, Array]):
         return drawn
 
     def hints(self, folder: Path) -> list[list[str]]:
-        sample = ["sample", str(folder), "--temperature", "0.7"]
+        sample, study = ["sample", str(folder), "--temperature", "0.7"], ["study", str(folder)]
         if not self.config.latent:
-            return [sample]
+            return [sample, study]
         first, second = sorted(self.text.test[:20], key=len)[-12:-10]
-        return [sample, ["reconstruct", str(folder), first], ["interpolate", str(folder), first, second]]
+        return [sample, ["reconstruct", str(folder), first], ["interpolate", str(folder), first, second], study]
