@@ -20,18 +20,33 @@ if TYPE_CHECKING:
     from minirnn.tensor import Tensor
 
 
+class Passes:
+    """The backward passes of a recording, one after the other."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.is_open = True
+        self.is_last = True  # whether the one that runs frees what it goes through
+        self.inside = False
+        self._weights: dict[int, tuple[int, Array, Array]] = {}
+
+    def kept(self, weight: Array) -> Array:
+        """A weight as it is in this backward pass: an optimiser will change it in place."""
+        number, _, copy = self._weights.get(id(weight), (0, weight, weight))
+        if number != self.number:
+            copy = weight.copy()
+            self._weights[id(weight)] = self.number, weight, copy
+        return copy
+
+
 class Recorder:
-    """The calls of recurrent layers, in their order, and how many backward passes there were."""
+    """The calls of recurrent layers, in their order. A call does not know it: no cycle keeps its arrays longer than somebody looks."""
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
-        self.passes = 0
-        self.is_open = True
-        self.inside = False  # a backward pass
-        self.is_last = True  # whether it frees what it goes through
+        self.passes = Passes()
         self._again: deque[Call] = deque()  # calls that are made once more, in a backward pass
         self._listening: list[list[Call]] = []
-        self._weights: dict[int, tuple[int, Array, Array]] = {}
 
     def call(self, cell: str, place: Place, batch_sizes: Array, x: Array, w_ih: Array, first: Sequence[Array], **options: Any) -> Call:
         """A record for a call that begins; one that is made once more gets its old record."""
@@ -40,7 +55,7 @@ class Recorder:
         else:
             call = Call()
             self.calls.append(call)
-        call.recorder, call.cell, call.place, call.batch_sizes, call.options = self, cell, place, batch_sizes, options
+        call.passes, call.cell, call.place, call.batch_sizes, call.options = self.passes, cell, place, batch_sizes, options
         call.x, call.w_ih, call.first, call.gates, call._rows = x, w_ih, first, [], 0
         for made in self._listening:
             made.append(call)
@@ -65,19 +80,11 @@ class Recorder:
         finally:
             self._again = before
 
-    def kept(self, weight: Array) -> Array:
-        """A weight as it is in this backward pass: an optimiser will change it in place."""
-        number, _, copy = self._weights.get(id(weight), (0, weight, weight))
-        if number != self.passes:
-            copy = weight.copy()
-            self._weights[id(weight)] = self.passes, weight, copy
-        return copy
-
 
 class Call:
     """One call of a recurrent layer in one direction: T steps, N sequences, S rows, G gates."""
 
-    recorder: Recorder
+    passes: Passes
     cell: str  # "lstm", "gru" or "rnn"
     place: Place
     batch_sizes: Array  # (T,)
@@ -100,12 +107,12 @@ class Call:
 
     def differentiated(self) -> Call | None:
         """Itself, with room for the gradients of a backward pass that begins; None where nobody looks any longer."""
-        if not self.recorder.is_open:
+        if not self.passes.is_open:
             return None
         h = self.states[0]
         xp = array_module(h)
-        self.number, self.is_last = self.recorder.passes, self.recorder.is_last
-        self.w_ih = self.recorder.kept(self.w_ih)
+        self.number, self.is_last = self.passes.number, self.passes.is_last
+        self.w_ih = self.passes.kept(self.w_ih)
         self.dz = xp.empty((len(self.x), len(self.w_ih)), h.dtype)
         self.taps = tuple([xp.empty(h.shape, h.dtype) for _ in self.states])
         return self
@@ -123,9 +130,9 @@ class Call:
                 tensor.register_hook(partial(self._got, k, rows))
 
     def _got(self, k: int, rows: slice, grad: Tensor) -> None:
-        if not self.recorder.is_open:
+        if not self.passes.is_open:
             return
-        if self.number != self.recorder.passes:  # the first that this pass brings; what it does not reach has no gradient
+        if self.number != self.passes.number:  # the first that this pass brings; what it does not reach has no gradient
             self.differentiated()
             for whole in (self.dz, *self.taps):
                 whole.fill(0)
@@ -148,7 +155,7 @@ def recorded(by: Recorder) -> Iterator[None]:
         yield
     finally:
         _recorder.reset(token)
-        by.is_open = False
+        by.passes.is_open = False
 
 
 @contextmanager
@@ -158,11 +165,12 @@ def backward_pass(retain: bool) -> Iterator[None]:
     if by is None:
         yield
         return
-    before = by.inside, by.is_last
-    by.passes += not by.inside
-    by.is_last = not retain and (by.is_last or not by.inside)
-    by.inside = True
+    passes = by.passes
+    before = passes.inside, passes.is_last
+    passes.number += not passes.inside
+    passes.is_last = not retain and (passes.is_last or not passes.inside)
+    passes.inside = True
     try:
         yield
     finally:
-        by.inside, by.is_last = before
+        passes.inside, passes.is_last = before

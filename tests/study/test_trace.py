@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -583,3 +585,17 @@ def test_layers_on_a_device(cell: str, kernel: str) -> None:
     with mr.study.trace() as t:
         loss_of(moved, x, lengths, first, dy, d_last).backward()
     check(t, written)
+
+
+def test_a_trace_goes_as_soon_as_nobody_looks() -> None:
+    """Without the help of the collector of cycles, which may come many steps later, each with arrays of its own."""
+    gc.disable()
+    try:
+        for kernel in KERNELS:
+            t, *_ = traced("lstm", kernel, [3, 2])
+            call = weakref.ref(t._recorder.calls[0])
+            assert call() is not None
+            del t, _
+            assert call() is None
+    finally:
+        gc.enable()
