@@ -23,6 +23,7 @@ PLANTED = {
     "05": ("given[:, position] = predictions(", "given[:, position] = source[:, position]  # predictions("),
     "06": ('sync();", ""),', 'sync();", "if (t + 1 < T) cooperative_groups::this_grid().sync();"),'),
     "07": ("+ dfh * h)", "+ dfh)"),
+    "08": ("kl.sum(), active", "kl.sum() / 2, active"),
 }
 
 
