@@ -55,6 +55,8 @@ class LSTMTape(NamedTuple):
 
 
 class LSTMGrads(NamedTuple):
+    """What the backward pass of an LSTM gives: dL/dz of every row, and the gradients of the weights and of the first states."""
+
     dz: Array  # (S, 4H)
     dw_hh: Array  # (4H, H)
     dh0: Array  # (N, H)
@@ -87,6 +89,8 @@ class GRUTape(NamedTuple):
 
 
 class GRUGrads(NamedTuple):
+    """What the backward pass of a GRU gives. dz does not hold what the reset gate does to b_hn: db_hn is its gradient."""
+
     dz: Array  # (S, 3H)
     dw_hh: Array  # (3H, H)
     db_hn: Array  # (H,)
@@ -104,10 +108,14 @@ class GRUKernel(Protocol):
         """z (S, 3H), w_hh (3H, H), b_hn (H,), h0 (N, H), batch_sizes (T,)."""
         ...
 
-    def backward(self, tape: GRUTape, w_hh: Array, dh: Array | None, dh_n: Array | None) -> GRUGrads: ...
+    def backward(self, tape: GRUTape, w_hh: Array, dh: Array | None, dh_n: Array | None) -> GRUGrads:
+        """dh (S, H), dh_n (N, H)."""
+        ...
 
 
 class RNNTape(NamedTuple):
+    """What the forward pass of a plain RNN leaves. It has no gates; h alone says what the backward pass needs."""
+
     h: Array  # (S, H)
     h_n: Array  # (N, H)
     h0: Array  # (N, H)
@@ -116,6 +124,8 @@ class RNNTape(NamedTuple):
 
 
 class RNNGrads(NamedTuple):
+    """What the backward pass of a plain RNN gives."""
+
     dz: Array  # (S, H)
     dw_hh: Array  # (H, H)
     dh0: Array  # (N, H)
@@ -128,10 +138,13 @@ class RNNKernel(Protocol):
         """z (S, H), w_hh (H, H), h0 (N, H), batch_sizes (T,)."""
         ...
 
-    def backward(self, tape: RNNTape, w_hh: Array, dh: Array | None, dh_n: Array | None) -> RNNGrads: ...
+    def backward(self, tape: RNNTape, w_hh: Array, dh: Array | None, dh_n: Array | None) -> RNNGrads:
+        """dh (S, H), dh_n (N, H)."""
+        ...
 
 
 def check_nonlinearity(nonlinearity: str) -> None:
+    """Raise a ValueError unless it is "tanh" or "relu"."""
     if nonlinearity not in ("tanh", "relu"):
         raise ValueError(f'RNN: nonlinearity must be "tanh" or "relu", got {nonlinearity!r}')
 

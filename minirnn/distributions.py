@@ -36,6 +36,7 @@ class Gaussian:
 
     @property
     def std(self) -> Tensor:
+        """(..., D), exp(log_std)."""
         return self.log_std.exp()
 
     def log_prob(self, x: Tensor | Array) -> Tensor:
@@ -81,6 +82,7 @@ class Bernoulli:
 
     @property
     def mean(self) -> Tensor:
+        """(..., D), the probabilities p."""
         return ops.sigmoid(self.logits)
 
     def log_prob(self, x: Tensor | Array) -> Tensor:
@@ -110,6 +112,7 @@ class Categorical:
 
     @property
     def probs(self) -> Tensor:
+        """(..., V), which sum to 1 over the last axis."""
         return ops.softmax(self.logits)
 
     def log_prob(self, x: Any) -> Tensor:

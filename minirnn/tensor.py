@@ -27,6 +27,16 @@ def _operator(name: str, reflected: bool = False) -> Callable[..., Tensor]:
     return lambda self, *others: getattr(ops, name)(self, *others)
 
 
+def _function(name: str) -> Callable[..., Tensor]:
+    """The method without operands that applies the operation `minirnn.ops.<name>`."""
+
+    def method(self: Tensor) -> Tensor:
+        return getattr(ops, name)(self)  # type: ignore[no-any-return]
+
+    method.__name__, method.__doc__ = name, f"See `minirnn.ops.{name}`."
+    return method
+
+
 def _comparison(compare: Callable[[Any, Any], Any]) -> Callable[..., Tensor]:
     """The method that compares element by element: a Tensor of booleans, which has no gradient."""
     return lambda self, other: Tensor(compare(self.data, other.data if isinstance(other, Tensor) else _operand(other, self.data)))
@@ -66,22 +76,27 @@ class Tensor:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """The length of each axis."""
         return self.data.shape  # type: ignore[no-any-return]
 
     @property
     def dtype(self) -> np.dtype[Any]:
+        """The type of the elements, as NumPy names it."""
         return self.data.dtype  # type: ignore[no-any-return]
 
     @property
     def ndim(self) -> int:
+        """The number of axes."""
         return len(self.data.shape)
 
     @property
     def size(self) -> int:
+        """The number of elements."""
         return int(self.data.size)
 
     @property
     def device(self) -> str:
+        """Where the data live: "cpu", "cuda:<index>" or "emulated"."""
         return device_of(self.data)
 
     @property
@@ -191,25 +206,31 @@ class Tensor:
     __lt__, __le__ = _comparison(operator.lt), _comparison(operator.le)
     __gt__, __ge__ = _comparison(operator.gt), _comparison(operator.ge)
 
-    exp, log, sqrt = _operator("exp"), _operator("log"), _operator("sqrt")
-    tanh, sigmoid, relu = _operator("tanh"), _operator("sigmoid"), _operator("relu")
+    exp, log, sqrt = _function("exp"), _function("log"), _function("sqrt")
+    tanh, sigmoid, relu = _function("tanh"), _function("sigmoid"), _function("relu")
 
     def sum(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        """See `minirnn.ops.sum`."""
         return ops.sum(self, axis, keepdims)
 
     def mean(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        """See `minirnn.ops.mean`."""
         return ops.mean(self, axis, keepdims)
 
     def max(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        """See `minirnn.ops.max`."""
         return ops.max(self, axis, keepdims)
 
     def reshape(self, *shape: Any) -> Tensor:
+        """The same elements, in C order, in another shape, of which one number may be -1: `x.reshape(2, -1)`, or a tuple."""
         return ops.reshape(self, shape[0] if len(shape) == 1 and isinstance(shape[0], Sequence) else shape)
 
     def transpose(self, *axes: int) -> Tensor:
+        """The axes in another order, reversed if none is given: `x.transpose(1, 0)`, or a tuple."""
         return ops.transpose(self, axes or None)
 
     def swapaxes(self, a: int, b: int) -> Tensor:
+        """With the axes a and b in each other's place."""
         return ops.swapaxes(self, a, b)
 
 

@@ -40,6 +40,7 @@ class Words:
 
     @classmethod
     def of(cls, train: Sequence[str], test: Sequence[str]) -> Words:
+        """The numbers of the texts for training and for test."""
         split = [words(text) for text in train]
         counts = Counter(word for text in split for word in text)
         seen = [word for text in test for word in words(text)]
@@ -51,6 +52,7 @@ class Words:
         )
 
     def lines(self, name: str) -> list[str]:
+        """Two lines for people, about the texts called `name`."""
         known = f"{self.words:,} words, {self.vocabulary:,} seen twice or more"
         return [f"  {name}: {_spread(self.lengths)} tokens", f"    {known}; {self.unknown:.2%} of the test's tokens are not among these"]
 
@@ -78,6 +80,7 @@ class Summary:
     series: dict[str, Any]
 
     def to_json(self) -> dict[str, Any]:
+        """The same as a dict that `json` can write."""
         return asdict(self)
 
     def __str__(self) -> str:

@@ -101,6 +101,7 @@ class WordVocabulary(Vocabulary):
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> WordVocabulary:
+        """The vocabulary that `to_json` described. Raises MinirnnError where the dict is not one of its."""
         known = data.get("words")
         if not isinstance(known, list) or not all(isinstance(word, str) for word in known):
             raise MinirnnError("vocabulary: 'words' must be a list of strings; the file was changed or cut short")
@@ -189,6 +190,7 @@ class SubwordVocabulary(Vocabulary):
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> SubwordVocabulary:
+        """The vocabulary that `to_json` described. Raises MinirnnError where the dict is not one of its."""
         try:
             return cls(base64.b64decode(data["model"], validate=True))
         except (KeyError, TypeError, ValueError, binascii.Error, RuntimeError):

@@ -283,6 +283,7 @@ class Captioner(Module):
         return log_probs.data, state._replace(h=h, c=c, attention=look)
 
     def select(self, state: DecoderState, rows: Array) -> DecoderState:
+        """The state of `rows` (R,), in that order; a row may be taken several times."""
         return chosen(state, rows)
 
     def caption(

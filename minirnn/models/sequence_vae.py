@@ -318,6 +318,7 @@ class SequenceVAE(Module):
         return log_probs.data, DecoderState(*rows_first(*last), state.z)
 
     def select(self, state: DecoderState, rows: Array) -> DecoderState:
+        """The state of `rows` (R,), in that order; a row may be taken several times."""
         return chosen(state, rows)
 
     def decode(

@@ -11,6 +11,7 @@ class Tanh(Module):
     """y = tanh x"""
 
     def forward(self, x: Tensor) -> Tensor:
+        """x of any shape; y like x."""
         return ops.tanh(x)
 
 
@@ -18,6 +19,7 @@ class Sigmoid(Module):
     """y = 1 / (1 + e^-x)"""
 
     def forward(self, x: Tensor) -> Tensor:
+        """x of any shape; y like x."""
         return ops.sigmoid(x)
 
 
@@ -25,6 +27,7 @@ class ReLU(Module):
     """y = max(x, 0)"""
 
     def forward(self, x: Tensor) -> Tensor:
+        """x of any shape; y like x."""
         return ops.relu(x)
 
 
@@ -32,6 +35,7 @@ class Softplus(Module):
     """y = ln(1 + e^x)"""
 
     def forward(self, x: Tensor) -> Tensor:
+        """x of any shape; y like x."""
         return ops.softplus(x)
 
 
@@ -39,4 +43,5 @@ class Flatten(Module):
     """x (N, ...) as (N, the product of the others)"""
 
     def forward(self, x: Tensor) -> Tensor:
+        """x (N, ...); y (N, the product of the others)."""
         return x.reshape((len(x), -1))

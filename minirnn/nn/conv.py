@@ -48,6 +48,7 @@ class Conv2d(Module):
         self.bias = init.uniform_(Parameter(np.empty(out_channels, np.float32)), -bound, bound, rng) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
+        """x (N, C, H, W); y (N, F, P, Q), P = (H + 2 padding - dilation (I - 1) - 1) // stride + 1, Q from W and J."""
         if not isinstance(x, Tensor) or x.ndim != 4 or x.shape[1] != self.in_channels:
             came = x.shape if isinstance(x, Tensor) else type(x).__name__
             raise ValueError(f"Conv2d: input must be a Tensor (N, C, H, W) with C = in_channels = {self.in_channels}, got {came}")
@@ -67,6 +68,7 @@ class MaxPool2d(Module):
         self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
 
     def forward(self, x: Tensor) -> Tensor:
+        """x (N, C, H, W); y (N, C, P, Q), P = (H + 2 padding - kernel_size) // stride + 1, and Q from W."""
         return ops.max_pool2d(x, self.kernel_size, self.stride, self.padding)
 
     def describe(self) -> str:

@@ -21,6 +21,7 @@ class Dropout(Module):
         self.rng = generator(rng)
 
     def forward(self, x: Tensor) -> Tensor:
+        """x of any shape; y like x, and x itself out of training."""
         return ops.dropout(x, self.p, rng=self.rng) if self.training else x
 
     def describe(self) -> str:

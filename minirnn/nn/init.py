@@ -32,14 +32,17 @@ def _fans(p: Tensor, name: str) -> tuple[int, int]:
 
 
 def zeros_(p: T) -> T:
+    """Zeros."""
     return _assign(p, np.zeros(p.shape))
 
 
 def ones_(p: T) -> T:
+    """Ones."""
     return _assign(p, np.ones(p.shape))
 
 
 def constant_(p: T, value: float) -> T:
+    """One value everywhere."""
     return _assign(p, np.full(p.shape, value))
 
 
@@ -49,6 +52,7 @@ def uniform_(p: T, low: float = 0.0, high: float = 1.0, rng: Rng = None) -> T:
 
 
 def normal_(p: T, mean: float = 0.0, std: float = 1.0, rng: Rng = None) -> T:
+    """Normal with this mean and standard deviation."""
     return _assign(p, generator(rng).normal(mean, std, p.shape))
 
 

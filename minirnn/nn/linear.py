@@ -31,6 +31,7 @@ class Linear(Module):
         self.bias = init.uniform_(Parameter(np.empty(out_features, np.float32)), -bound, bound, rng) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
+        """x (..., in_features); y (..., out_features)."""
         check_features(self, x, self.in_features, "in_features", "(..., D)")
         return ops.linear(x, self.weight, self.bias)
 

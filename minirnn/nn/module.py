@@ -92,6 +92,7 @@ class Module:
         return _once(self._walk(Parameter))
 
     def parameters(self) -> Iterator[Parameter]:
+        """The parameters, each once, in the order of `named_parameters`."""
         return (p for _, p in self.named_parameters())
 
     def named_modules(self) -> Iterator[tuple[str, Module]]:
@@ -100,6 +101,7 @@ class Module:
         yield from _once(self._walk(Module))
 
     def modules(self) -> Iterator[Module]:
+        """This module and all those below it, each once."""
         return (m for _, m in self.named_modules())
 
     def num_parameters(self) -> int:
@@ -198,6 +200,7 @@ class ModuleList(Module):
         return ((name.removeprefix("items."), value) for name, value in super().members())
 
     def append(self, module: Module) -> Self:
+        """Add a module at the end; returns the list."""
         self.items.append(module)
         return self
 
@@ -218,6 +221,7 @@ class Sequential(ModuleList):
         super().__init__(modules)
 
     def forward(self, x: Any) -> Any:
+        """What the last module gives for what the one before it gave, the first of them for x."""
         for module in self.items:
             x = module(x)
         return x

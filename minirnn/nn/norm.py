@@ -24,6 +24,7 @@ class LayerNorm(Module):
         self.bias = Parameter(np.zeros(self.normalized_shape, np.float32)) if elementwise_affine and bias else None
 
     def forward(self, x: Tensor) -> Tensor:
+        """x (..., *normalized_shape); y like x."""
         axes = len(self.normalized_shape)
         if not isinstance(x, Tensor) or x.shape[max(x.ndim - axes, 0) :] != self.normalized_shape:
             came = x.shape if isinstance(x, Tensor) else type(x).__name__
@@ -49,6 +50,7 @@ class GroupNorm(Module):
         self.bias = Parameter(np.zeros(num_channels, np.float32)) if affine else None
 
     def forward(self, x: Tensor) -> Tensor:
+        """x (N, C, ...); y like x."""
         if not isinstance(x, Tensor) or x.ndim < 2 or x.shape[1] != self.num_channels:
             came = x.shape if isinstance(x, Tensor) else type(x).__name__
             raise ValueError(f"GroupNorm: input must be a Tensor (N, C, ...) with C = num_channels = {self.num_channels}, got {came}")

@@ -108,6 +108,7 @@ class Packing:
 
     @property
     def N(self) -> int:
+        """How many sequences there are."""
         return len(self.lengths)
 
     @cached_property

@@ -278,22 +278,27 @@ def _common_dtype(dtype: np.dtype[Any], x: Any) -> np.dtype[Any]:
 
 
 def add(a: Any, b: Any) -> Tensor:
+    """a + b, element by element, broadcast."""
     return Add.apply(*pair(a, b))
 
 
 def sub(a: Any, b: Any) -> Tensor:
+    """a - b, element by element, broadcast."""
     return Sub.apply(*pair(a, b))
 
 
 def mul(a: Any, b: Any) -> Tensor:
+    """a b, element by element, broadcast."""
     return Mul.apply(*pair(a, b))
 
 
 def div(a: Any, b: Any) -> Tensor:
+    """a / b, element by element, broadcast."""
     return Div.apply(*pair(a, b))
 
 
 def neg(x: Tensor) -> Tensor:
+    """-x"""
     return Neg.apply(x)
 
 
@@ -309,22 +314,27 @@ def pow(x: Tensor, exponent: Any) -> Tensor:
 
 
 def exp(x: Any) -> Tensor:
+    """e^x"""
     return Exp.apply(as_tensor(x))
 
 
 def log(x: Any) -> Tensor:
+    """ln x"""
     return Log.apply(as_tensor(x))
 
 
 def sqrt(x: Any) -> Tensor:
+    """The square root of x, element by element."""
     return Sqrt.apply(as_tensor(x))
 
 
 def abs(x: Any) -> Tensor:
+    """|x|, with gradient 0 at 0."""
     return Abs.apply(as_tensor(x))
 
 
 def tanh(x: Any) -> Tensor:
+    """tanh x"""
     return Tanh.apply(as_tensor(x))
 
 

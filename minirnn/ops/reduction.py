@@ -245,6 +245,7 @@ def max(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
 
 
 def min(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """The smallest over `axis`; the gradient goes in equal parts to all that tie."""
     return -max(-x, axis, keepdims)
 
 

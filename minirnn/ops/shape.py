@@ -97,6 +97,7 @@ def transpose(x: Tensor, axes: Sequence[int] | None = None) -> Tensor:
 
 
 def swapaxes(x: Tensor, a: int, b: int) -> Tensor:
+    """x with the axes a and b in each other's place."""
     axes = list(range(x.ndim))
     a, b = _axis("swapaxes", x, a), _axis("swapaxes", x, b)
     axes[a], axes[b] = axes[b], axes[a]

@@ -82,6 +82,7 @@ class Optimizer:
             group["lr"] = value
 
     def named_parameters(self) -> list[tuple[str, Parameter]]:
+        """All parameters, of all groups, with their names."""
         return [pair for group in self.param_groups for pair in group["params"]]
 
     def zero_grad(self) -> None:

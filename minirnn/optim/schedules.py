@@ -22,9 +22,11 @@ class Schedule:
         self._set(self.factor(0))
 
     def factor(self, k: int) -> float:
+        """What the first rate is multiplied by after k steps."""
         raise NotImplementedError
 
     def step(self) -> None:
+        """Count one step, and set the rate that belongs to the new count."""
         self.count += 1
         self._set(self.factor(self.count))
 
@@ -37,6 +39,7 @@ class Schedule:
         return {"count": self.count, "base": list(self.base)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up what `state_dict()` gave, and set the rate. Raises ValueError where the optimiser has another number of groups."""
         if len(state["base"]) != len(self.base):
             raise ValueError(f"load_state_dict: the state has {len(state['base'])} groups, the optimiser has {len(self.base)}")
         self.count, self.base = int(state["count"]), [float(lr) for lr in state["base"]]
@@ -141,6 +144,7 @@ class ReduceOnPlateau(Schedule):
         return self.scale
 
     def step(self, metric: float | None = None) -> None:
+        """Count one call, with the metric that is watched; NaN and infinity are no improvement. Raises TypeError without one."""
         if metric is None:
             raise TypeError("ReduceOnPlateau.step: needs the metric to watch")
         sign = 1 if self.mode == "min" else -1

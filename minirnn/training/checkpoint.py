@@ -159,6 +159,7 @@ class Run:
             raise
 
     def write_config(self, task: Task[Any, Any]) -> None:
+        """Write `config.json`: the task's hyper-parameters, and all that `open` needs to find the run again."""
         described = {
             "format": FORMAT,
             "model": self.model,
@@ -207,13 +208,16 @@ class Run:
         return task, arrays, state
 
     def save_best(self, model: Module, state: TrainingState) -> None:
+        """Write `model.safetensors`: the weights with the best score so far."""
         described = {"model": self.model, "step": str(state.step), "score": repr(state.best), "minirnn": __version__}
         serialization.save(model, self.folder / BEST, metadata=described)
 
     def save_last(self, arrays: Mapping[str, np.ndarray[Any, Any]], state: TrainingState) -> None:
+        """Write `last.safetensors`: the arrays by prefixed name and the state, all that `resume` needs."""
         serialization.save(arrays, self.folder / LAST, metadata={"model": self.model, "state": json.dumps(asdict(state))})
 
     def write_metrics(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Write `metrics.jsonl`, all of its lines."""
         write_atomically(self.folder / METRICS, "".join(json.dumps(row) + "\n" for row in rows))
 
     def read_metrics(self, up_to: int | None = None) -> list[dict[str, Any]]:
