@@ -10,7 +10,7 @@ REQUIREMENTS := setup.py pyproject.toml
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
-.PHONY: help demo test test-slow verify proof compiled lint style types format bench clean
+.PHONY: help demo test test-slow verify proof compiled lint style types format bench docs clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -52,9 +52,15 @@ format: $(VENV)/dev.stamp ## let ruff put the code in order
 bench: $(VENV)/bench.stamp ## time the kernels, validated first
 	@$(BIN)/minirnn bench lstm $(ARGS)
 
+# From nothing, so that all code in it runs. For a look while writing: .venv/bin/python -m sphinx docs build/docs/html
+docs: $(VENV)/docs.stamp ## the documentation site, into build/docs/html; whatever fails or leads nowhere in it fails
+	@rm -rf build/docs docs/course docs/drawn
+	@$(ONE_THREAD) $(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -d build/docs/doctrees docs build/docs/html $(ARGS)
+	@echo "build/docs/html/index.html"
+
 clean: ## remove .venv, what was built, and the caches here (the runs stay)
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache
-	find minirnn kernels tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf $(VENV) build dist docs/course docs/drawn *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	find minirnn kernels tests examples docs -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/pip.stamp:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "minirnn needs Python 3.11 or newer: make PYTHON=python3.12 ...")'

@@ -66,7 +66,7 @@ def tree(tmp_path_factory) -> Path:
     tree = tmp_path_factory.mktemp("tree") / "minirnn"
     tree.mkdir()
     unwanted = shutil.ignore_patterns("__pycache__", "*.nbi", "*.nbc", "*.pyc", "*~", ".*")
-    for folder in ("minirnn", "kernels", "tests", "examples"):
+    for folder in ("minirnn", "kernels", "tests", "examples", "docs"):
         if (ROOT / folder).is_dir():
             shutil.copytree(ROOT / folder, tree / folder, ignore=unwanted)
     for path in ROOT.iterdir():
@@ -143,7 +143,7 @@ def test_the_sdist_holds_the_tree_as_it_lies(sdist, tree, shipped):
     source = {name for name in names if name.split("/")[0] in {"minirnn", "kernels"}}
     expected = {name.replace("minirnn/kernels/", "kernels/") for name in shipped}
     assert source == expected
-    assert {"setup.py", "pyproject.toml", "README.md", "LICENSE", "Makefile", "MANIFEST.in", "tests/conftest.py"} <= names
+    assert {"setup.py", "pyproject.toml", "README.md", "LICENSE", "Makefile", "MANIFEST.in", "tests/conftest.py", "docs/conf.py"} <= names
 
 
 def test_the_wheel_from_the_sdist_is_the_wheel_from_the_tree(sdist, wheel, tmp_path):
@@ -163,7 +163,7 @@ def test_the_metadata_names_the_version_the_python_the_extras_and_the_command(wh
     assert f'__version__ = "{metadata["Version"]}"' in (tree / "minirnn" / "_version.py").read_text()
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata["License-Expression"] == "Apache-2.0"
-    assert set(metadata.get_all("Provides-Extra")) == {"demo", "test", "compile", "cuda12", "cuda13", "emulator", "bench", "dev"}
+    assert set(metadata.get_all("Provides-Extra")) == {"demo", "test", "compile", "cuda12", "cuda13", "emulator", "bench", "docs", "dev"}
     assert "minirnn = minirnn.cli:main" in archive.read(f"{info}/entry_points.txt").decode()
     required = [line for line in metadata.get_all("Requires-Dist") if "extra ==" not in line]
     assert {line.split(">")[0] for line in required} == {"numpy", "numba", "safetensors", "rich"}
