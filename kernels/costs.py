@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from minirnn.kernels.flops import kalman_filter, kalman_smoother
+
 # Numbers per row and hidden unit that forward reads, writes, and that the tape keeps; gates G.
 #         G  read                   written            kept
 _ROWS = {
@@ -51,16 +53,14 @@ def recurrence_costs(T: int, N: int, D: int, H: int, dtype: str, cell: str, meas
 
 
 def kalman_costs(T: int, N: int, p: int, n: int, size: int) -> list[str]:
-    """Products and triangular solves of README.md in kernels/kalman; what is computed below the diagonal alone counts half."""
-    predict = 3 * n**3  # A P, and half of (A P) A^T
-    update = 2 * n**2 * p + n * p**2 + p**3 // 3 + 2 * n * p**2 + 2 * n**2 * p + 3 * n**3 + 2 * n * p**2 + n**2 * p
-    smoother = 2 * n**3 + n**3 // 3 + 2 * n**3 + 2 * n**3 + 3 * n**3 + 3 * n**3 + 2 * n**3
+    """See `minirnn.kernels.flops`."""
+    filter, smoother = kalman_filter(p, n), kalman_smoother(n)
     filtered, smoothed = 2 * (n + n**2), n + 2 * n**2
     return [
-        f"  one step           filter {si(predict + update, 'FLOP')} (predict {si(predict, 'FLOP')}), smoother {si(smoother, 'FLOP')}",
+        f"  one step           filter {si(filter, 'FLOP')} (predict {si(3 * n**3, 'FLOP')}), smoother {si(smoother, 'FLOP')}",
         f"  kept               two means and covariances of every step: {si(filtered * T * N * size, 'B')}, "
         f"and smoothed, with lag one, {si(smoothed * T * N * size, 'B')}",
-        f"  in total           {si(T * N * (predict + update + smoother), 'FLOP')}, each step after the one before",
+        f"  in total           {si(T * N * (filter + smoother), 'FLOP')}, each step after the one before",
     ]
 
 

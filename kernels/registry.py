@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -27,6 +27,7 @@ SINGLE_AND_DOUBLE = ("float32", "float64")
 PUBLISHED = ("H100", "A100", "RTX 4090")  # the devices of minirnn.kernels.cuda.devices
 
 _asked_for: ContextVar[str | None] = ContextVar("minirnn_kernel", default=None)
+_stand_in: ContextVar[Callable[[ModuleType], Any] | None] = ContextVar("minirnn_kernel_stand_in", default=None)
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,11 @@ def load(cell: str, name: str, device: str = "cpu") -> ModuleType:
 
     On the device "emulated" the Numba-CUDA kernels come from the emulator's engine, which runs their source on the CPU.
     """
+    module: ModuleType = _seen(_load(cell, name, device))
+    return module
+
+
+def _load(cell: str, name: str, device: str) -> ModuleType:
     kernel = _find(cell, name, "load")
     if kernel.module is None:
         raise ValueError(f"load: {cell} kernel {name!r} is made of Tensor operations and has no array module; see minirnn.ops.recurrence")
@@ -195,8 +201,9 @@ def fused(operation: str, array: Any) -> ModuleType:
     device = device_kind(array)
     key = operation, array.dtype, device, _asked(None)[0]
     if key not in _fused:  # an optimiser asks for every parameter at every step
-        _fused[key] = load(operation, choose(operation, dtype=array.dtype, device=device).name, device)
-    return _fused[key]
+        _fused[key] = _load(operation, choose(operation, dtype=array.dtype, device=device).name, device)
+    module: ModuleType = _seen(_fused[key])
+    return module
 
 
 def recurrence(cell: str, T: int, N: int, H: int, array: Any, kernel: str | None = None) -> ModuleType | None:
@@ -205,8 +212,30 @@ def recurrence(cell: str, T: int, N: int, H: int, array: Any, kernel: str | None
     key = cell, array.dtype, device, _asked(kernel)[0], min(T, _most_least_steps)
     if key not in _recurrences:
         chosen = choose(cell, T=T, N=N, H=H, dtype=array.dtype, device=device, kernel=kernel)
-        _recurrences[key] = None if chosen.module is None else load(cell, chosen.name, device)
-    return _recurrences[key]
+        _recurrences[key] = None if chosen.module is None else _load(cell, chosen.name, device)
+    module = _recurrences[key]
+    return None if module is None else _seen(module)
+
+
+@contextmanager
+def shown(stand_in: Callable[[ModuleType], Any]) -> Iterator[None]:
+    """Inside the `with` block, whoever asks for a kernel gets what `stand_in` makes of its module: a profiler times the functions so."""
+    token = _stand_in.set(stand_in)
+    try:
+        yield
+    finally:
+        _stand_in.reset(token)
+
+
+def _seen(module: ModuleType) -> Any:
+    stand_in = _stand_in.get()
+    return module if stand_in is None else stand_in(module)
+
+
+def name_of(module: ModuleType) -> tuple[str, ...]:
+    """Cell, or operation, and name of the kernel that a module is: ("lstm", "numba"). One that is not registered goes by its own name."""
+    path = module.__name__
+    return next(((k.cell, k.name) for k in _kernels.values() if k.module == path), (path.rpartition(".")[2],))
 
 
 def explain(T: int, N: int, D: int, H: int, dtype: Any = "float32", device: str = "cpu", cell: str = "lstm", measure: bool = False) -> str:

@@ -59,12 +59,13 @@ class Function:
 
     `inputs` are the input Tensors, `needs` says which of them need a gradient, `xp` is the array module, and `outputs` (`output` is the
     first) are the outputs as Tensors on the tape, for a class that sets `saves_output`. A class that sets `mixes` takes operands of several
-    dtypes and devices. `place` is where in a model it was applied. `last_pass` says, during `backward`, that no other backward pass will
-    follow: what was saved may be overwritten.
+    dtypes and devices; one that sets `composite` runs other operations, each of which counts for itself. `place` is where in a model it was
+    applied. `last_pass` says, during `backward`, that no other backward pass will follow: what was saved may be overwritten.
     """
 
     saves_output: ClassVar[bool] = False
     mixes: ClassVar[bool] = False
+    composite: ClassVar[bool] = False
     forward: Callable[..., Any]
     backward: Callable[..., Any]
 
@@ -136,6 +137,14 @@ class Function:
         """Where in an array of this operation the first NaN or Inf stands, in the operation's own terms (a recurrence names the step)."""
         index = tuple(int(i) for i in np.argwhere(~np.isfinite(np.atleast_1d(array)))[0])
         return f"index {index} of {array.shape}"
+
+    def flops(self) -> int | None:
+        """How many operations on numbers `forward` took, counted as in `minirnn.kernels.flops`. None: nobody has said."""
+        return None
+
+    def backward_flops(self) -> int | None:
+        """How many `backward` takes. None: those of the Tensor operations that it is made of."""
+        return None
 
     def free(self) -> None:
         """Let go of everything that was kept for the backward pass."""

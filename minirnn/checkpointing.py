@@ -61,6 +61,7 @@ class _Checkpoint(Function):
     """
 
     mixes = True
+    composite = True
     f: Callable[..., Any]
     arguments: Sequence[Any]
     positions: Sequence[int]
@@ -92,6 +93,9 @@ class _Checkpoint(Function):
         wanted = [arguments[k] for k in self.positions] + list(self.inputs[len(self.positions) :])
         ys, dys = [y for y, _ in asked], [dy for _, dy in asked]
         return grad(ys, wanted, dys, create_graph=create, allow_unused=True, independent=True)
+
+    def flops(self) -> int:
+        return 0
 
 
 def _fingerprints(arrays: Sequence[Array]) -> list[Any]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from minirnn.autograd import Function, is_recording
 from minirnn.device import Array, on_host
-from minirnn.kernels import registry
+from minirnn.kernels import flops, registry
 from minirnn.ops.elementwise import where
 from minirnn.ops.indexing import PutRows, take_rows
 from minirnn.ops.reduction import softmax, sum
@@ -27,6 +27,7 @@ class Attend(Function):
     owners: Array
     there: Array | None
     weights: Array
+    weighted = False  # whether the weights had a gradient of their own
 
     def forward(self, q: Array, k: Array) -> tuple[Array, Array]:
         c, self.weights = registry.fused("attention", q).forward(q, k, self.owners, self.there)
@@ -34,6 +35,7 @@ class Attend(Function):
 
     def backward(self, dc: Tensor | None, da: Tensor | None) -> Sequence[Tensor]:
         q, k = self.inputs
+        self.weighted = da is not None
         if dc is None:
             dc = Tensor(np.zeros(q.shape, q.dtype))
         if is_recording():
@@ -49,6 +51,15 @@ class Attend(Function):
         terms = expand_dims(ds, 2) * expand_dims(q, 1) + expand_dims(a, 2) * expand_dims(dc, 1)
         dk = PutRows.apply(terms, ids=self.owners, rows=len(k), unique=False)
         return sum(expand_dims(ds, 2) * keys, 1), dk if self.there is None else where(self.there[:, :, None], dk, 0)
+
+    def flops(self) -> int:
+        return flops.attention(self._pairs(), self.inputs[0].shape[1])
+
+    def backward_flops(self) -> int:
+        return flops.attention_gradient(self._pairs(), self.inputs[0].shape[1], self.weighted)
+
+    def _pairs(self) -> int:
+        return flops.pairs(self.owners, self.there, self.inputs[1].shape[1])
 
 
 def attend(queries: Tensor, keys: Tensor, owners: Array, mask: Array | None = None) -> tuple[Tensor, Tensor]:

@@ -18,6 +18,9 @@ class BroadcastTo(Function):
     def backward(self, dy: Tensor) -> Tensor:
         return sum_to(dy, self.inputs[0].shape)
 
+    def flops(self) -> int:
+        return 0
+
 
 class SumTo(Function):
     """y = x summed over the axes along which `shape` would be broadcast to x's        dx = dy repeated"""
@@ -31,6 +34,9 @@ class SumTo(Function):
 
     def backward(self, dy: Tensor) -> Tensor:
         return broadcast_to(dy, self.inputs[0].shape)
+
+    def flops(self) -> int:
+        return self.inputs[0].size
 
 
 def broadcast_to(x: Tensor, shape: tuple[int, ...]) -> Tensor:

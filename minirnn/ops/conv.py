@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from minirnn.autograd import Function, is_recording
 from minirnn.device import Array, array_module, on_host, peek
-from minirnn.kernels import registry
+from minirnn.kernels import flops, registry
 from minirnn.kernels.conv.numpy_ import Geometry
 from minirnn.kernels.max_pool.numpy_ import winners as find_winners
 from minirnn.ops.indexing import put_along_axis, take_along_axis
@@ -65,6 +66,9 @@ class Im2Col(Function):
     def backward(self, dy: Tensor) -> Tensor:
         return Col2Im.apply(dy, window=self.window, image=self.inputs[0].shape)
 
+    def flops(self) -> int:
+        return 0
+
 
 class Col2Im(Function):
     """y[n, c, h, w] = sum of x[c, u, v, n, p, q] over the (u, v, p, q) that see h, w        dx = Im2Col(dy)"""
@@ -84,6 +88,9 @@ class Col2Im(Function):
 
     def backward(self, dy: Tensor) -> Tensor:
         return Im2Col.apply(dy, window=self.window)
+
+    def flops(self) -> int:
+        return self.inputs[0].size
 
 
 class Conv2d(Function):
@@ -119,6 +126,18 @@ class Conv2d(Function):
         windows = reshape(matmul(reshape(w, (F, C * U * V)).T, rows), (C, U, V, N, P, Q))
         return Col2Im.apply(windows, window=self.window, image=x.shape), reshape(matmul(rows, columns.T), w.shape), rows.sum(1)
 
+    def flops(self) -> int:
+        w, places = self.inputs[1], self._places()
+        return flops.convolution(w.shape, places) + (len(self.inputs) - 2) * len(w) * places
+
+    def backward_flops(self) -> int:
+        w, places = self.inputs[1], self._places()
+        return self.needs[:2].count(True) * flops.convolution(w.shape, places) + self.needs[2:].count(True) * len(w) * places
+
+    def _places(self) -> int:
+        x = self.inputs[0]
+        return len(x) * math.prod(self.window.places(x.shape))
+
 
 class MaxPool2d(Function):
     """y[n, c, p, q] = the largest x that the window sees        dx = dy at the first such pixel, summed over the windows
@@ -141,6 +160,12 @@ class MaxPool2d(Function):
             return Tensor(self.kernel.backward(dy.data, self.winners, (H, W)))
         dx = put_along_axis(reshape(dy, (N, C, P * Q)), self.winners.reshape(N, C, P * Q), H * W, 2)
         return reshape(dx, (N, C, H, W))
+
+    def flops(self) -> int:
+        return int(self.winners.size) * math.prod(self.window.size)
+
+    def backward_flops(self) -> int:
+        return int(self.winners.size)
 
 
 def conv2d(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -19,13 +20,17 @@ from minirnn.tensor import Tensor
 class Elementwise(Function):
     """An operation whose operands broadcast: the gradient of an operand is summed over the axes along which it was repeated.
 
-    `option` is what the operation is told beside its operands.
+    `option` is what the operation is told beside its operands, `flops` how many operations a number of its result takes.
     """
 
     option: Any
+    each: ClassVar[int]
 
-    def __init_subclass__(cls, saves_output: bool = False) -> None:
-        cls.saves_output = saves_output
+    def __init_subclass__(cls, saves_output: bool = False, flops: int = 1) -> None:
+        cls.saves_output, cls.each = saves_output, flops
+
+    def flops(self) -> int:
+        return self.each * math.prod(np.broadcast_shapes(*(t.shape for t in self.inputs)))
 
     def gradients(self, grads: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
         found = zip(super().gradients(grads), self.inputs, self.needs, strict=True)
@@ -171,6 +176,11 @@ class Relu(Function):
             return Tensor(registry.fused("relu", x).backward(dy.data, x))
         return dy * Tensor((x > 0).astype(dy.dtype))
 
+    def flops(self) -> int:
+        return self.inputs[0].size
+
+    backward_flops = flops
+
 
 class Softplus(Elementwise):
     """y = ln(1 + e^x) = max(x, 0) + ln(1 + e^-|x|)        dx = dy sigmoid(x)"""
@@ -192,7 +202,7 @@ class Maximum(Elementwise):
         return self.share(self.inputs[0].data >= self.inputs[1].data, dy)
 
 
-class Where(Elementwise):
+class Where(Elementwise, flops=0):
     """y = a where `option`, a condition, is true, b elsewhere        da = dy where it is    db = dy elsewhere"""
 
     def forward(self, a: Array, b: Array) -> Array:
@@ -212,7 +222,7 @@ class Dropout(Elementwise):
         return Dropout.apply(dy, option=self.option)
 
 
-class Cast(Elementwise):
+class Cast(Elementwise, flops=0):
     """y = x in another dtype, the `option`        dx = dy in x's"""
 
     def forward(self, x: Array) -> Array:
@@ -222,7 +232,7 @@ class Cast(Elementwise):
         return cast(dy, self.inputs[0].dtype)
 
 
-class ToDevice(Elementwise):
+class ToDevice(Elementwise, flops=0):
     """y = x on another device, the `option`        dx = dy on x's"""
 
     def forward(self, x: Array) -> Array:

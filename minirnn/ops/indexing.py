@@ -31,6 +31,9 @@ class GetItem(Function):
     def backward(self, dy: Tensor) -> Tensor:
         return PutItem.apply(dy, index=self.index, shape=self.inputs[0].shape, unique=self.unique)
 
+    def flops(self) -> int:
+        return 0
+
 
 class PutItem(Function):
     """y = zeros of `shape` with x added at index        dx = dy[index]"""
@@ -44,6 +47,9 @@ class PutItem(Function):
 
     def backward(self, dy: Tensor) -> Tensor:
         return GetItem.apply(dy, index=self.index, unique=self.unique)
+
+    def flops(self) -> int:
+        return 0 if self.unique else self.inputs[0].size
 
 
 class TakeRows(Function):
@@ -60,6 +66,9 @@ class TakeRows(Function):
 
     def backward(self, dy: Tensor) -> Tensor:
         return PutRows.apply(dy, ids=self.ids, rows=self.inputs[0].shape[0], unique=self.unique)
+
+    def flops(self) -> int:
+        return 0
 
 
 class PutRows(Function):
@@ -80,6 +89,9 @@ class PutRows(Function):
     def backward(self, dy: Tensor) -> Tensor:
         return TakeRows.apply(dy, ids=self.ids, unique=self.unique)
 
+    def flops(self) -> int:
+        return 0 if self.unique else self.inputs[0].size
+
 
 class TakeAlongAxis(Function):
     """y = x[.., indices, ..], the indices standing along `axis`        dx = zeros with dy added there"""
@@ -94,6 +106,9 @@ class TakeAlongAxis(Function):
     def backward(self, dy: Tensor) -> Tensor:
         options = {"indices": self.indices, "axis": self.axis, "size": self.inputs[0].shape[self.axis], "unique": self.unique}
         return PutAlongAxis.apply(dy, **options)
+
+    def flops(self) -> int:
+        return 0
 
 
 class PutAlongAxis(Function):
@@ -111,6 +126,9 @@ class PutAlongAxis(Function):
 
     def backward(self, dy: Tensor) -> Tensor:
         return TakeAlongAxis.apply(dy, indices=self.indices, axis=self.axis, unique=self.unique)
+
+    def flops(self) -> int:
+        return 0 if self.unique else self.inputs[0].size
 
 
 def _put(index: Any, shape: tuple[int, ...], x: Array, unique: bool) -> Array:

@@ -16,7 +16,7 @@ import numpy as np
 
 from minirnn.autograd import Function, grad, is_recording
 from minirnn.device import Array, array_module, beside, device_of, kind_of, to_device
-from minirnn.kernels import registry
+from minirnn.kernels import flops, registry
 from minirnn.kernels.kalman.contract import Parameters, whole_lengths
 from minirnn.ops.broadcast import broadcast_to, sum_to
 from minirnn.ops.linalg import cholesky, solve
@@ -56,6 +56,12 @@ class KalmanLogLikelihood(Function):
             return super().locate(array)
         sequence, step = np.argwhere(~np.isfinite(to_device(self.filtered.log_likelihoods, "cpu")))[0]
         return f"time step {step}, sequence {sequence} of the batch"
+
+    def flops(self) -> int:
+        return int(self.filtered.lengths.sum()) * flops.kalman_filter(self.y.shape[2], len(self.inputs[0]))
+
+    def backward_flops(self) -> int:
+        return int(self.filtered.lengths.sum()) * flops.kalman_score(self.y.shape[2], len(self.inputs[0]))
 
 
 def kalman_log_likelihood(

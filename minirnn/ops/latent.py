@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from minirnn.device import Array, array_module, beside
+from minirnn.kernels import flops
 from minirnn.ops.elementwise import exp, sigmoid, softplus, tanh
 from minirnn.ops.linalg import linear
 from minirnn.ops.recurrence import Recurrence, _first, _steps
@@ -89,6 +90,10 @@ class Latent(Recurrence):
         outputs: tuple[Array, ...] = self.tape.outputs
         return outputs
 
+    def sizes(self) -> dict[str, int]:
+        """S rows, Z latent, C units of the hint."""
+        return {"S": len(self.inputs[0]), "Z": self.inputs[-1].shape[1], "C": self.inputs[0].shape[1]}
+
 
 class Gain(Latent):
     """z_t ~ q = N((1 - k) mu + e, (1 - k) sigma^2), mu and sigma from an LSTM over z_<t, e and k from a hint, h_t and z_{t-1}"""
@@ -113,11 +118,23 @@ class Gain(Latent):
         taps = {} if call is None else {"out": call.dz, "taps": call.taps}
         return tuple(self.kernel.backward(self.tape, self.xp.ascontiguousarray(arrays[1]), *grads, **taps))
 
+    def flops(self) -> int:
+        return flops.gain(**self.sizes(), H=self.inputs[1].shape[1])
+
+    def differentiation_flops(self, asked: Sequence[bool]) -> int:
+        return flops.gain_gradient(**self.sizes(), H=self.inputs[1].shape[1])
+
 
 class Residual(Latent):
     """z_t ~ q = N(mu + r, s^2), mu and sigma from the past and z_{t-1}, r and s from a hint and z_{t-1}"""
 
     unrolled = staticmethod(residual_unrolled)
+
+    def flops(self) -> int:
+        return flops.residual(**self.sizes())
+
+    def differentiation_flops(self, asked: Sequence[bool]) -> int:
+        return flops.residual_gradient(**self.sizes())
 
 
 def latent_gain(*inputs: Any, noise: Array, batch_sizes: Array) -> tuple[Tensor, ...]:

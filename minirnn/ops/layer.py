@@ -23,7 +23,7 @@ import numpy as np
 from minirnn.autograd import FREED, is_recording
 from minirnn.device import Array, array_module, beside, is_array, to_device
 from minirnn.diagnostics import is_watched
-from minirnn.kernels import registry
+from minirnn.kernels import flops, registry
 from minirnn.kernels.contract import GRUTape, LSTMTape
 from minirnn.kernels.packed import previous, starts
 from minirnn.ops.linalg import linear, product
@@ -248,6 +248,28 @@ class Layer(Recurrence):
         h, c = self.whole[0][piece.rows], self.whole[-1][piece.rows]
         a = product(self.xp, previous(h, first[0], piece.batch_sizes), self.w_hh.T)
         return self.tape_again(z, a, own, h, c, first, piece.batch_sizes)
+
+    def flops(self) -> int:
+        S, (wide, D), H = int(self.batch_sizes.sum()), self.inputs[1].shape, self.inputs[2].shape[1]
+        return flops.product(S, D, wide) + self.has_bias * S * wide + flops.recurrence(self.cell, S, H)
+
+    def differentiation_flops(self, asked: Sequence[bool]) -> int:
+        """Those of the pieces that are computed again are in it; the sums over the pieces, and of the two biases, are not."""
+        S, (wide, D), H, needs = int(self.batch_sizes.sum()), self.inputs[1].shape, self.inputs[2].shape[1], self.needs
+        again = sum(int(piece.batch_sizes.sum()) for piece in self.pieces if not piece.kept)
+        cost = flops.recurrence_gradient(self.cell, S, H, int(asked[0]), getattr(self, "nonlinearity", "") == "relu")
+        cost += (needs[0] + needs[1]) * flops.product(S, D, wide) + (self.bias and True in needs[3:5]) * S * wide
+        if again and hasattr(self.kernel, "gates"):
+            product, added = flops.product(again, H, wide), again * wide if self.cell == "lstm" else 0  # z += a
+            cost += product + added + flops.gates(self.cell, again, H)
+        elif again:
+            cost += flops.recurrence(self.cell, again, H)
+        return cost + flops.product(again, D, wide) + self.has_bias * again * wide
+
+    @property
+    def has_bias(self) -> bool:
+        """Whether the projection adds one."""
+        return self.bias or self.needs_bias
 
     @classmethod
     def unrolled(

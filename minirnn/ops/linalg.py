@@ -9,7 +9,7 @@ import numpy as np
 
 from minirnn.autograd import Function, is_recording
 from minirnn.device import Array, array_module
-from minirnn.kernels import registry
+from minirnn.kernels import flops, registry
 from minirnn.kernels.matmul.sizes import pays
 from minirnn.kernels.modules import cholesky as factor
 from minirnn.ops.broadcast import sum_to
@@ -39,6 +39,18 @@ class MatMul(Function):
             sum_to(swapaxes(a, -1, -2) @ dy, b.shape) if self.needs[1] else None,
         )
 
+    def flops(self) -> int:
+        a, b = self.inputs
+        (n, k), m = a.shape[-2:], b.shape[-1]
+        return math.prod(np.broadcast_shapes(a.shape[:-2], b.shape[:-2])) * flops.product(n, k, m)
+
+    def backward_flops(self) -> int:
+        batch, total = math.prod(np.broadcast_shapes(*(t.shape[:-2] for t in self.inputs))), 0
+        for t, need in zip(self.inputs, self.needs, strict=True):
+            summed = batch * math.prod(t.shape[-2:]) if math.prod(t.shape[:-2]) < batch else 0  # over the axes along which it was repeated
+            total += (self.flops() + summed) if need else 0
+        return total
+
 
 class Linear(Function):
     """y = x w^T + b        dx = dy w    dw = dy^T x    db = sum over rows of dy
@@ -64,6 +76,14 @@ class Linear(Function):
             dy.sum(0) if self.needs[2] else None,
         )
 
+    def flops(self) -> int:
+        (S, D), H = self.inputs[0].shape, len(self.inputs[1])
+        return flops.product(S, D, H) + S * H
+
+    def backward_flops(self) -> int:
+        (S, D), H = self.inputs[0].shape, len(self.inputs[1])
+        return self.needs[:2].count(True) * flops.product(S, D, H) + self.needs[2] * S * H
+
 
 class Solve(Function):
     """y = a^-1 b        db = a^-T dy    da = -db y^T"""
@@ -81,6 +101,10 @@ class Solve(Function):
             sum_to(-db @ swapaxes(self.output, -1, -2), a.shape) if self.needs[0] else None,
             sum_to(db, b.shape) if self.needs[1] else None,
         )
+
+    def flops(self) -> int:
+        a, b = self.inputs
+        return math.prod(np.broadcast_shapes(a.shape[:-2], b.shape[:-2])) * flops.solve(*b.shape[-2:])
 
 
 class Cholesky(Function):
@@ -101,6 +125,10 @@ class Cholesky(Function):
         s = swapaxes(solve(upper, swapaxes(solve(upper, phi), -1, -2)), -1, -2)  # (y^-T (y^-T phi)^T)^T = y^-T phi y^-1
         return (s + swapaxes(s, -1, -2)) / 2
 
+    def flops(self) -> int:
+        x = self.inputs[0]
+        return x.size * x.shape[-1] // 3
+
 
 class LogAbsDet(Function):
     """y = ln |det a|        da = dy a^-T"""
@@ -110,6 +138,10 @@ class LogAbsDet(Function):
 
     def backward(self, dy: Tensor) -> Tensor:
         return expand_dims(expand_dims(dy, -1), -1) * swapaxes(inv(self.inputs[0]), -1, -2)
+
+    def flops(self) -> int:
+        x = self.inputs[0]
+        return 2 * x.size * x.shape[-1] // 3  # elimination
 
 
 def matmul(a: Any, b: Any) -> Tensor:

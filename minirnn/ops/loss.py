@@ -10,7 +10,7 @@ import numpy as np
 
 from minirnn.autograd import Function
 from minirnn.device import Array, array_module, beside, is_array, on_host
-from minirnn.kernels import registry
+from minirnn.kernels import flops, registry
 from minirnn.ops.broadcast import fits
 from minirnn.ops.elementwise import exp, pair, softplus, where
 from minirnn.ops.reduction import softmax
@@ -37,6 +37,10 @@ class CrossEntropy(Function):
         options = {"targets": self.targets, "label_smoothing": self.label_smoothing, "lse": self.lse}
         return CrossEntropyGrad.apply(self.inputs[0], dloss, **options)
 
+    def flops(self) -> int:
+        S, V = self.inputs[0].shape
+        return flops.cross_entropy(S, V, self.label_smoothing)
+
 
 class CrossEntropyGrad(Function):
     """dx_s = (p_s - q_s) dloss_s; its own backward, for second derivatives, is in primitive operations"""
@@ -55,6 +59,10 @@ class CrossEntropyGrad(Function):
         q[self.xp.arange(len(q)), self.targets] += 1 - self.label_smoothing
         dx = p * (d2x - (p * d2x).sum(1, keepdims=True)) * expand_dims(dloss, 1)
         return where(dloss.data[:, None] != 0, dx, 0), ((p - Tensor(q)) * d2x).sum(1)
+
+    def flops(self) -> int:
+        S, V = self.inputs[0].shape
+        return S * (4 * V + 1)
 
 
 class Weights(NamedTuple):

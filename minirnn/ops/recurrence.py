@@ -13,7 +13,8 @@ import numpy as np
 
 from minirnn.autograd import Function, enable_grad, grad, is_recording
 from minirnn.device import Array
-from minirnn.kernels import registry
+from minirnn.diagnostics import is_watched
+from minirnn.kernels import flops, registry
 from minirnn.kernels.contract import check_packed
 from minirnn.ops.elementwise import relu, sigmoid, tanh
 from minirnn.ops.linalg import linear
@@ -37,6 +38,7 @@ class Recurrence(Function):
     """A fused recurrence: `kernel` is a module of `minirnn.kernels`, `unrolled` the same function in primitive operations."""
 
     unrolled: ClassVar[Callable[..., tuple[Tensor, ...]]]
+    cell: ClassVar[str]
     kernel: Any
     batch_sizes: Array
     tape: Any
@@ -53,6 +55,7 @@ class Recurrence(Function):
         given = [g for g in grads if g is not None]
         asked, found = [g is not None for g in grads], list[bool]()
         options = {"asked": asked, "arity": len(self.inputs), "found": found, "unrolled": type(self).unrolled, "options": self.options()}
+        options["cost"] = self.differentiation_flops(asked) if is_watched() else 0
         made = iter(RecurrenceGrad.apply_all(*self.inputs, *given, differentiate=self.differentiate, **options))
         return [next(made) if there else None for there in found]
 
@@ -62,6 +65,16 @@ class Recurrence(Function):
 
     def locate(self, array: Array) -> str:
         return _locate(array, self.batch_sizes)
+
+    def flops(self) -> int:
+        S, H = int(self.batch_sizes.sum()), self.inputs[1].shape[1]
+        return flops.recurrence(self.cell, S, H)
+
+    def differentiation_flops(self, asked: Sequence[bool]) -> int:
+        """What `differentiate` takes, with the gradients of these outputs given."""
+        S, H = int(self.batch_sizes.sum()), self.inputs[1].shape[1]
+        given = asked[:2] if self.cell == "lstm" else asked[:1]
+        return flops.recurrence_gradient(self.cell, S, H, given.count(True), getattr(self, "nonlinearity", "") == "relu")
 
 
 class RecurrenceGrad(Function):
@@ -77,6 +90,7 @@ class RecurrenceGrad(Function):
     differentiate: Callable[..., Sequence[Array | None]]
     unrolled: Callable[..., tuple[Tensor, ...]]
     options: dict[str, Any]
+    cost: int  # operations
 
     def forward(self, *arrays: Array) -> tuple[Array, ...]:
         present = iter(arrays[self.arity :])
@@ -103,6 +117,9 @@ class RecurrenceGrad(Function):
 
     def locate(self, array: Array) -> str:
         return _locate(array, self.options["batch_sizes"], backward=True)
+
+    def flops(self) -> int:
+        return self.cost
 
 
 def _steps(z: Tensor, batch_sizes: Array) -> Iterator[tuple[int, int, Tensor]]:
@@ -191,18 +208,21 @@ def rnn_unrolled(
 class LSTM(Recurrence):
     """i, f, o = sigmoid(z_t + h_{t-1} w_hh^T)    g = tanh(.)    c_t = f c_{t-1} + i g    h_t = o tanh c_t"""
 
+    cell = "lstm"
     unrolled = staticmethod(lstm_unrolled)
 
 
 class GRU(Recurrence):
     """r, u = sigmoid(z_t + h_{t-1} w^T)    n = tanh(z_n + r (h_{t-1} w_hn^T + b_hn))    h_t = (1 - u) n + u h_{t-1}"""
 
+    cell = "gru"
     unrolled = staticmethod(gru_unrolled)
 
 
 class RNN(Recurrence):
     """h_t = phi(z_t + h_{t-1} w_hh^T), phi = tanh or relu"""
 
+    cell = "rnn"
     unrolled = staticmethod(rnn_unrolled)
     nonlinearity: str
 

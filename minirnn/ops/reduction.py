@@ -10,7 +10,7 @@ import numpy as np
 
 from minirnn.autograd import Function, is_recording
 from minirnn.device import Array, array_module, beside, on_host, scalar, select
-from minirnn.kernels import registry
+from minirnn.kernels import flops, registry
 from minirnn.ops.broadcast import broadcast_to, fits
 from minirnn.ops.elementwise import where
 from minirnn.tensor import Axis, Tensor
@@ -27,6 +27,9 @@ class Sum(Function):
     def backward(self, dy: Tensor) -> Tensor:
         return broadcast_to(dy, self.inputs[0].shape)
 
+    def flops(self) -> int:
+        return self.inputs[0].size
+
 
 class Max(Function):
     """y = max of x over `axes`        dx = dy at the maximum, in equal parts where several tie"""
@@ -42,6 +45,9 @@ class Max(Function):
         parts = Tensor(winners.sum(self.axes, keepdims=True).astype(dy.dtype))
         return dy / parts * Tensor(winners.astype(dy.dtype))
 
+    def flops(self) -> int:
+        return self.inputs[0].size
+
 
 class LogSumExp(Function):
     """y = ln sum e^x over `axes`        dx = dy softmax(x)"""
@@ -55,6 +61,10 @@ class LogSumExp(Function):
 
     def backward(self, dy: Tensor) -> Tensor:
         return dy * Softmax.apply(self.inputs[0], axes=self.axes, mask=None)
+
+    def flops(self) -> int:
+        n = self.inputs[0].size
+        return 4 * n + 2 * _groups(self.inputs[0], self.axes)  # the largest, less it, e^, sum; ln, and it again
 
 
 class Softmax(Function):
@@ -76,6 +86,9 @@ class Softmax(Function):
         y = self.output
         return y * (dy - sum(y * dy, self.axes, keepdims=True))
 
+    def flops(self) -> int:
+        return 5 * self.inputs[0].size  # the largest, less it, e^, sum, over it
+
 
 class LogSoftmax(Function):
     """y = x - ln sum e^x along `axis`        dx = dy - e^y sum(dy)"""
@@ -90,6 +103,9 @@ class LogSoftmax(Function):
 
     def backward(self, dy: Tensor) -> Tensor:
         return dy - self.output.exp() * sum(dy, self.axis, keepdims=True)
+
+    def flops(self) -> int:
+        return 5 * self.inputs[0].size + _groups(self.inputs[0], (self.axis,))  # the largest, less it, e^, sum, less its ln
 
 
 class Standardize(Function):
@@ -114,6 +130,9 @@ class Standardize(Function):
         by_y = None if dy is None else r * (dy - mean(dy, self.axes, keepdims=True) - y * mean(y * dy, self.axes, keepdims=True))
         by_r = None if dr is None else dr * r * r * y / -n
         return by_y + by_r if by_y is not None and by_r is not None else by_y if by_r is None else by_r
+
+    def flops(self) -> int:
+        return flops.normalise(self.inputs[0].size, _groups(self.inputs[0], self.axes), 0)
 
 
 class LayerNorm(Function):
@@ -144,6 +163,14 @@ class LayerNorm(Function):
         g = dy * affine[0] if affine else dy
         dx = r * (g - mean(g, 1, keepdims=True) - n * mean(g * n, 1, keepdims=True))
         return [dx, (dy * n).sum(0), dy.sum(0)] if affine else [dx]
+
+    def flops(self) -> int:
+        x = self.inputs[0]
+        return flops.normalise(x.size, len(x), len(self.inputs) - 1)
+
+    def backward_flops(self) -> int:
+        x = self.inputs[0]
+        return flops.normalise_gradient(x.size, len(x), len(self.inputs) > 1, any(self.needs[1:]))
 
 
 class GroupNorm(Function):
@@ -176,6 +203,19 @@ class GroupNorm(Function):
         g = (dy * affine[0].reshape((-1, *[1] * (x.ndim - 2))) if affine else dy).reshape(rows)
         dx = (r * (g - mean(g, 2, keepdims=True) - n * mean(g * n, 2, keepdims=True))).reshape(x.shape)
         return [dx, (dy * n.reshape(x.shape)).sum(others), dy.sum(others)] if affine else [dx]
+
+    def flops(self) -> int:
+        x = self.inputs[0]
+        return flops.normalise(x.size, len(x) * self.groups, len(self.inputs) - 1)
+
+    def backward_flops(self) -> int:
+        x = self.inputs[0]
+        return flops.normalise_gradient(x.size, len(x) * self.groups, len(self.inputs) > 1, any(self.needs[1:]))
+
+
+def _groups(x: Tensor, axes: tuple[int, ...]) -> int:
+    """How many numbers are left of x by a reduction."""
+    return math.prod(n for k, n in enumerate(x.shape) if k not in axes)
 
 
 def _finite_max(xp: Any, x: Array, axes: tuple[int, ...]) -> Array:

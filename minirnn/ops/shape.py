@@ -23,6 +23,9 @@ class Reshape(Function):
     def backward(self, dy: Tensor) -> Tensor:
         return reshape(dy, self.inputs[0].shape)
 
+    def flops(self) -> int:
+        return 0
+
 
 class Transpose(Function):
     """y = x with its axes in the order `axes`        dx = dy with the axes put back"""
@@ -35,6 +38,9 @@ class Transpose(Function):
     def backward(self, dy: Tensor) -> Tensor:
         return transpose(dy, tuple(self.axes.index(k) for k in range(len(self.axes))))
 
+    def flops(self) -> int:
+        return 0
+
 
 class Concatenate(Function):
     """y = (a, b, ...) along `axis`        da, db, ... = the parts of dy"""
@@ -46,6 +52,9 @@ class Concatenate(Function):
 
     def backward(self, dy: Tensor) -> Sequence[Tensor]:
         return Split.apply_all(dy, axis=self.axis, sizes=[t.shape[self.axis] for t in self.inputs])
+
+    def flops(self) -> int:
+        return 0
 
 
 class Split(Function):
@@ -63,6 +72,9 @@ class Split(Function):
         given = zip(parts, self.output_types, strict=True)
         return concatenate([Tensor(self.xp.zeros(*like)) if dy is None else dy for dy, like in given], self.axis)
 
+    def flops(self) -> int:
+        return 0
+
 
 class Pad(Function):
     """y = x with zeros around it, `widths` = ((before, after), ...) for each axis        dx = the middle of dy"""
@@ -74,6 +86,9 @@ class Pad(Function):
 
     def backward(self, dy: Tensor) -> Tensor:
         return dy[tuple(slice(before, before + n) for (before, _), n in zip(self.widths, self.inputs[0].shape, strict=True))]
+
+    def flops(self) -> int:
+        return 0
 
 
 def reshape(x: Tensor, shape: int | Sequence[int]) -> Tensor:
