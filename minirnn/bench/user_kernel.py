@@ -46,13 +46,20 @@ GRADIENTS = {
 
 def load(path: str, cell: str) -> tuple[str, ModuleType]:
     """Import the file and register it as a kernel of the cell: its name and the module. Raises MinirnnError where that cannot be."""
+    name, said = Path(path).stem, f"--kernel {path}"
+    if Path(path).is_file() and name in {kernel.name for known in CELLS for kernel in kernels(known)}:
+        raise MinirnnError(f"{said}: there is a kernel named {name!r} already; name the file differently")
+    module = imported(path, said)
+    register(Kernel(cell, name, where="any CPU", how=f"the user's: {path}", module=module.__name__, devices=("cpu",)))
+    return name, module
+
+
+def imported(path: str, said: str) -> ModuleType:
+    """The file as a module that has `forward` and `backward`, read anew at each call. `said` begins the MinirnnError where it has not."""
     file = Path(path)
     if not file.is_file():
-        raise MinirnnError(f"--kernel {path}: there is no such file")
-    name = file.stem
-    if name in {kernel.name for known in CELLS for kernel in kernels(known)}:
-        raise MinirnnError(f"--kernel {path}: there is a kernel named {name!r} already; name the file differently")
-    spec = importlib.util.spec_from_file_location(MODULE + name, file)
+        raise MinirnnError(f"{said}: there is no such file")
+    spec = importlib.util.spec_from_file_location(MODULE + file.stem, file)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -60,12 +67,11 @@ def load(path: str, cell: str) -> tuple[str, ModuleType]:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise MinirnnError(f"--kernel {path}: cannot be imported: {_told(error, str(spec.origin))}") from error
+        raise MinirnnError(f"{said}: cannot be imported: {told(error, str(spec.origin))}") from error
     for function in ("forward", "backward"):
         if not callable(getattr(module, function, None)):
-            raise MinirnnError(f"--kernel {path}: has no function {function!r}; minirnn.kernels.contract says what it takes and returns")
-    register(Kernel(cell, name, where="any CPU", how=f"the user's: {path}", module=spec.name, devices=("cpu",)))
-    return name, module
+            raise MinirnnError(f"{said}: has no function {function!r}; minirnn.kernels.contract says what it takes and returns")
+    return module
 
 
 def check(module: ModuleType, cell: str, dtype: str) -> list[str]:
@@ -102,7 +108,7 @@ def _run(module: Any, cell: str, given: Arrays, options: dict[str, Any], exact: 
     try:
         tape = module.forward(*(given[name] for name in inputs), **options)
     except Exception as error:
-        yield f"forward raised {_told(error, path)}"
+        yield f"forward raised {told(error, path)}"
         return
     yield from (faults := list(_compare(tape, right, OUTPUTS[cell], exact, batch_sizes, given["z"].dtype, False)))
     if faults:
@@ -110,7 +116,7 @@ def _run(module: Any, cell: str, given: Arrays, options: dict[str, Any], exact: 
     try:
         grads = module.backward(tape, given["w_hh"], *(given[name] if name in wanted else None for name in gradients))
     except Exception as error:
-        yield f"backward{note} raised {_told(error, path)}"
+        yield f"backward{note} raised {told(error, path)}"
         return
     for fault in _compare(grads, right_grads, GRADIENTS[cell], exact, batch_sizes, given["z"].dtype, True):
         yield fault + note
@@ -170,7 +176,7 @@ def _names(cell: str, everything: bool) -> list[str]:
     return names if everything else names[:1]
 
 
-def _told(error: Exception, path: str) -> str:
+def told(error: Exception, path: str) -> str:
     """The exception, and the line of the user's file that it came from."""
     line, trace = None, error.__traceback__
     while trace is not None:

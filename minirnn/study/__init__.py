@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from minirnn.study.compare import Batch, Comparison, compare
 from minirnn.study.gradcheck import GradientError, gradcheck, gradgradcheck
 from minirnn.study.graph import Graph, graph
 from minirnn.study.jacobian import Jacobian, Norms, jacobian, jacobian_norms
@@ -9,6 +10,8 @@ from minirnn.study.trace import Trace, Traced, trace
 from minirnn.study.truncation import Truncation, truncated, truncation
 
 __all__ = [
+    "Batch",
+    "Comparison",
     "GradientError",
     "Graph",
     "Jacobian",
@@ -16,6 +19,7 @@ __all__ = [
     "Trace",
     "Traced",
     "Truncation",
+    "compare",
     "gradcheck",
     "gradgradcheck",
     "graph",
