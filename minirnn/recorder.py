@@ -6,10 +6,9 @@ which it goes through time (see `minirnn.kernels.contract`).
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -45,14 +44,13 @@ class Recorder:
     def __init__(self) -> None:
         self.calls: list[Call] = []
         self.passes = Passes()
-        self._again: deque[Call] = deque()  # calls that are made once more, in a backward pass
+        self._again: Iterator[Call] = iter(())  # calls that are made once more, in a backward pass
         self._listening: list[list[Call]] = []
 
     def call(self, cell: str, place: Place, batch_sizes: Array, x: Array, w_ih: Array, first: Sequence[Array], **options: Any) -> Call:
         """A record for a call that begins; one that is made once more gets its old record."""
-        if self._again:
-            call = self._again.popleft()
-        else:
+        call = next(self._again, None)
+        if call is None:
             call = Call()
             self.calls.append(call)
         call.passes, call.cell, call.place, call.batch_sizes, call.options = self.passes, cell, place, batch_sizes, options
@@ -74,7 +72,7 @@ class Recorder:
     @contextmanager
     def again(self, calls: Sequence[Call]) -> Iterator[None]:
         """What is called in this context are these calls, made once more."""
-        before, self._again = self._again, deque(calls)
+        before, self._again = self._again, iter(calls)
         try:
             yield
         finally:
@@ -147,15 +145,14 @@ def recorder() -> Recorder | None:
     return _recorder.get()
 
 
-@contextmanager
-def recorded(by: Recorder) -> Iterator[None]:
-    """Recurrent layers that are called in this context leave what they have with `by`."""
-    token = _recorder.set(by)
-    try:
-        yield
-    finally:
-        _recorder.reset(token)
-        by.passes.is_open = False
+def begin(by: Recorder) -> Token[Recorder | None]:
+    """From now on, and until `end`, recurrent layers leave what they have with `by`."""
+    return _recorder.set(by)
+
+
+def end(by: Recorder, token: Token[Recorder | None]) -> None:
+    _recorder.reset(token)
+    by.passes.is_open = False
 
 
 @contextmanager

@@ -193,7 +193,10 @@ class Layer(Recurrence):
             scratch = getattr(tape, "gates", None) if self.last_pass or not piece.kept else None
             before = [None if g is None else g[:n] for g in d_states]
             given = [None if dh is None else dh[piece.rows], *[None] * (self.states - 1), *before]
-            dz, dw_hh, *rest = self._tapped(call, tape, given, piece.rows) if call else self._differentiated(tape, given, scratch)
+            if call is None:
+                dz, dw_hh, *rest = self.kernel.backward(tape, self.w_hh, *given, **self._to(scratch))
+            else:
+                dz, dw_hh, *rest = self._tapped(call, tape, given, piece.rows)
             d_own, d_first = rest[: len(own)], rest[len(own) :]
             if len(self.pieces) > 1:
                 for g, d in zip(d_states, d_first, strict=True):
@@ -214,15 +217,13 @@ class Layer(Recurrence):
         firsts = [g.reshape(self.state_shape) for g in d_states] if self.stateful else []
         return [d if need else None for d, need in zip((dx, dw_ih, dw_hh, *dbs, *firsts), needs, strict=True)]
 
-    def _differentiated(self, tape: Any, given: Sequence[Array | None], out: Array | None, **taps: Any) -> Sequence[Array]:
-        results: Sequence[Array] = self.kernel.backward(tape, self.w_hh, *given, **self._to(out), **taps)
-        return results
-
     def _tapped(self, call: Call, tape: Any, given: Sequence[Array | None], rows: slice) -> Sequence[Array]:
-        """The same, with dz and the whole gradients of all states left in `call`; the gates stay as they are."""
+        """The kernel's gradients, with dz and the whole gradients of all states left in `call`; the gates stay as they are."""
         dz, taps = call.dz[rows], tuple([whole[rows] for whole in call.taps])
-        has_taps = getattr(self.kernel, "taps", False)
-        results = self._differentiated(tape, given, dz, **({"taps": taps} if has_taps else {}))
+        options: dict[str, Any] = self._to(dz)
+        if has_taps := getattr(self.kernel, "taps", False):
+            options["taps"] = taps
+        results: Sequence[Array] = self.kernel.backward(tape, self.w_hh, *given, **options)
         if results[0] is not dz:
             dz[...] = results[0]
         if not has_taps:

@@ -20,7 +20,7 @@ import numpy as np
 from minirnn.device import to_device
 from minirnn.kernels.packed import last_rows, previous
 from minirnn.nn.packing import Packing
-from minirnn.recorder import Call, Recorder, recorded
+from minirnn.recorder import Call, Recorder, begin, end
 
 Array: TypeAlias = np.ndarray[Any, Any]
 Weight: TypeAlias = Literal["w_ih", "w_hh", "b", "b_ih", "b_hh"]
@@ -38,9 +38,12 @@ def trace() -> Iterator[Trace]:
     runs after the end. A trace inside another one has its part to itself. Arrays are kept until the `Trace` is dropped: beside what a
     training step needs anyway, dz, dL/dh and dL/dc of every step.
     """
-    found = Trace(Recorder())
-    with recorded(found._recorder):
-        yield found
+    by = Recorder()
+    token = begin(by)
+    try:
+        yield Trace(by)
+    finally:
+        end(by, token)
 
 
 class Trace:
