@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -39,7 +39,8 @@ class Subject:
         inputs: what the model is given, by the names in `Terms.inputs`; what attention looks at comes first.
         output: name of the axis of the loss steps.
         labels: (L,) what should come.
-        say: what the model expected, (L,) texts or fewer, from `Terms.predicted`.
+        say: what the model expected, (L,) texts or fewer, from `Terms.predicted`; None for numbers.
+        expect: the same as numbers (T, D), beside the values of a series.
         under: the axis under the time of a layer, by the name of the module that holds it.
         turned: modules that read from the end to the beginning without having "reverse" in the names of their layers.
         starts: modules whose last states made the first state of another, by the name of that one.
@@ -52,8 +53,9 @@ class Subject:
     inputs: Mapping[str, Axis]
     output: str
     labels: Sequence[str]
-    say: Callable[[Array], Sequence[str]]
     under: Mapping[str, str]
+    say: Callable[[Array], Sequence[str]] | None = None
+    expect: Callable[[Array], Array] | None = None
     turned: frozenset[str] = frozenset()
     starts: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
@@ -147,7 +149,9 @@ def _kept(traced: Trace, entries: int) -> list[int]:
 
 def _example(subject: Subject, run: str, terms: Terms, layers: Mapping[str, Gradients], influence: Mapping[str, Array]) -> Example:
     losses = terms.losses.numpy().astype(np.float64)
-    said = list(subject.say(to_device(terms.predicted, "cpu")))
+    predicted = to_device(terms.predicted, "cpu")
+    said = [] if subject.say is None else list(subject.say(predicted))
+    inputs = {name: _expected(axis, subject, predicted) for name, axis in subject.inputs.items()}
     found = []
     for name, layer in layers.items():
         module = _module(name)
@@ -157,7 +161,7 @@ def _example(subject: Subject, run: str, terms: Terms, layers: Mapping[str, Grad
     short = next((layer.parts for layer in found if layer.parts is not None), None)
     if short is not None:
         notes.append(f"gradients by unit are kept for the whole loss and {len(short) - 1} of {len(losses)} loss steps, norms for all")
-    first = next(iter(subject.inputs.values()))  # what attention looks at
+    first = next(iter(inputs.values()))  # what attention looks at
     look = [] if terms.attention is None else [Attention("attention", first.name, to_device(terms.attention, "cpu"))]
     return Example(
         title=subject.title,
@@ -165,19 +169,24 @@ def _example(subject: Subject, run: str, terms: Terms, layers: Mapping[str, Grad
         model=subject.model,
         run=run,
         version=__version__,
-        inputs=list(subject.inputs.values()),
+        inputs=list(inputs.values()),
         outputs=Steps(
             labels=list(subject.labels),
             losses=losses,
-            predicted=said + [""] * (len(losses) - len(said)),
+            predicted=said and said + [""] * (len(losses) - len(said)),
             name=subject.output,
             whole=float(losses.sum()),
         ),
         layers=found,
-        influence={subject.inputs[name].name: values for name, values in influence.items()},
+        influence={inputs[name].name: values for name, values in influence.items()},
         attention=look,
         note="; ".join(notes),
     )
+
+
+def _expected(axis: Axis, subject: Subject, predicted: Array) -> Axis:
+    """The axis, and if it is a series what was expected of it."""
+    return replace(axis, expected=subject.expect(predicted)) if axis.kind == "series" and subject.expect is not None else axis
 
 
 def _module(name: str) -> str:

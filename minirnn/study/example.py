@@ -29,6 +29,7 @@ class Axis:
         kind: "tokens", "patches" of a picture, or frames of a "series".
         labels: T texts, one an item: the token, or what else names the item ("row 2, column 3", "1874").
         values: (T, D) of a series, NaN where one is missing; not for other kinds.
+        expected: (T, D) of a series, what the model expected of each frame, where that is known.
         image: (3, S, S) uint8, red, green and blue, of patches; not for other kinds.
         grid: (rows, columns) of the patches, which lie row by row: T = rows * columns.
 
@@ -40,6 +41,7 @@ class Axis:
     kind: Kind
     labels: Sequence[str]
     values: Array | None = None
+    expected: Array | None = None
     image: Array | None = None
     grid: tuple[int, int] | None = None
 
@@ -54,6 +56,9 @@ class Axis:
         )
         if self.values is not None:
             _shape(where, "values", self.values, ("T", len(self)), ("D", None))
+        if self.expected is not None:
+            _require(self.values is not None, where, "a series, and nothing else, has values that are expected")
+            _shape(where, "expected", self.expected, ("T", len(self)), ("D", np.shape(self.values)[-1]))
         if self.image is not None and self.grid is not None:
             size = np.shape(self.image)[-1]
             _shape(where, "image", self.image, ("", 3), ("S", size), ("S", size))

@@ -371,8 +371,8 @@ def test_the_commands_to_type_next_can_be_typed(call: Call, phrases: Path, tmp_p
         monkeypatch.setenv("PATH", path)
         shown = call(*arguments, "--out", f"a run of {len(path)}")
         lines = [line for line in shown.out.splitlines() if line.startswith("  ")]
-        assert len(lines) == 3
-        for line, what in zip(lines, ("evaluate", "translate", "translate"), strict=True):
+        assert len(lines) == 4
+        for line, what in zip(lines, ("evaluate", "translate", "translate", "study"), strict=True):
             assert shlex.split(line)[:3] == [expected, what, f"a run of {len(path)}"]
             assert callable(make_parser().parse_args(shlex.split(line)[1:]).handler)
 

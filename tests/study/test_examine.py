@@ -238,11 +238,12 @@ def test_a_layer_that_reads_from_the_end_is_shown_in_the_order_of_the_series() -
         inputs={"series": Axis("series", "series", frames, values=x)},
         output="expected",
         labels=frames,
-        say=lambda predicted: [f"{frame[0]:.1f}" for frame in predicted],
+        expect=lambda predicted: 2 * predicted,
         under={"encoder": "series", "transition": "expected"},
         turned=frozenset({"encoder"}),
     )
     example = examine(subject)
+    np.testing.assert_array_equal(example.inputs[0].expected, 2 * subject.terms().predicted)
     layer = next(layer for layer in example.layers if layer.name == "encoder.l0")
     assert layer.reverse
     states = model.encoder(mr.tensor(x[::-1].copy()))[0].numpy()[::-1]
@@ -271,5 +272,5 @@ def test_one_word_is_enough() -> None:
     def terms() -> Terms:
         return model.terms(*one)
 
-    example = examine(Subject("t", "x", "seq2seq", terms, axes, "translation", ["w5", "w2"], words, subject.under))
+    example = examine(Subject("t", "x", "seq2seq", terms, axes, "translation", ["w5", "w2"], subject.under))
     assert example.influence["source"].shape == (3, 1)

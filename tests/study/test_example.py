@@ -34,6 +34,11 @@ def test_an_example_without_loss_steps_layers_or_history_is_one() -> None:
         ({"labels": []}, "Axis 'x': labels must name at least one item, got none"),
         ({"kind": "series"}, "Axis 'x': a series, and nothing else, has values (T, D)"),
         ({"kind": "series", "values": np.zeros((3, 1))}, "Axis 'x': values must have shape (T, D) = (2, any), got (3, 1)"),
+        ({"expected": np.zeros((2, 1))}, "Axis 'x': a series, and nothing else, has values that are expected"),
+        (
+            {"kind": "series", "values": np.zeros((2, 3)), "expected": np.zeros((2, 1))},
+            "Axis 'x': expected must have shape (T, D) = (2, 3), got (2, 1)",
+        ),
         ({"grid": (1, 2)}, "Axis 'x': patches, and nothing else, have an image and a grid"),
         (
             {"kind": "patches", "image": np.zeros((3, 4, 4), np.uint8), "grid": (2, 2)},

@@ -57,7 +57,6 @@ MUSIC = {
     "average": 0.995,
     "epochs": 200,
 }
-COLUMNS = 3  # numbers of a frame that stand in a label
 PROBABLE = 0.02  # keys that a forecast of music lists: those that are at some step more probable
 
 Model = NeuralSSM | SRNN | AutoregressiveLSTM
@@ -382,19 +381,17 @@ class SSMTask(Task[SSMTaskConfig, Pieces]):
             terms=terms,
             inputs={"series": Axis("series", "series", frames, values=x)},
             output="expected",
-            labels=frames,
-            say=self._expected,
+            labels=self._chords(x) if self.is_music else frames,
+            say=self._chords if self.is_music else None,
+            expect=self.form.scaling.undo,
             under={"encoder": "series", "past": "expected", "lstm": "expected", "transition": "expected"},
             turned=frozenset({"encoder"} if turned else ()),
         )
 
-    def _expected(self, predicted: Numbers) -> list[str]:
-        """The frames (T, D) that were expected, as texts: the keys of a chord, or the first numbers."""
-        if self.is_music:
-            names = np.array(self.form.columns)
-            return [" ".join(names[frame > 0.5]) or "(silence)" for frame in predicted]
-        values = self.form.scaling.undo(predicted)
-        return [", ".join(f"{value:.4g}" for value in frame[:COLUMNS]) + (", ..." if len(frame) > COLUMNS else "") for frame in values]
+    def _chords(self, roll: Numbers) -> list[str]:
+        """The keys that sound in each frame of a roll (T, D), or are more probable than not."""
+        names = np.array(self.form.columns)
+        return [" ".join(names[frame > 0.5]) or "(silence)" for frame in roll]
 
     def describe(self) -> str:
         data, kind = self.series, {"ssm": "A neural state-space model", "srnn": "An SRNN", "lstm": "An LSTM"}[self.config.model]
