@@ -17,7 +17,7 @@ from minirnn.errors import MinirnnError
 if TYPE_CHECKING:
     from minirnn.training import Outcome, Run, Task
 
-SETTLED = {"data": "--data", "data_dir": "--data-dir", "out": "--out", "seed": "--seed", "kernel": "--kernel"}
+SETTLED = {"data": "--data", "data_dir": "--data-dir", "out": "--out", "seed": "--seed", "kernel": "--kernel", "bptt": "--bptt"}
 
 ENDINGS = {
     "epochs": "all epochs are done",
@@ -45,6 +45,11 @@ def add(commands: Commands) -> None:
     parser.add_argument("--seed", metavar="S", type=seed, help="of weights, order and dropout: one seed, one result (default: 0)")
     add_device(parser, "cpu, and for a resumed run where it was")
     parser.add_argument("--kernel", metavar="NAME", help="the recurrence's implementation (see minirnn doctor)")
+    parser.add_argument(
+        "--bptt",
+        metavar="K1[,K2]",
+        help="truncated BPTT: an update after every K1 steps of a sequence, through the last K2 (default: K1); its state is carried on",
+    )
     parser.add_argument("--resume", metavar="DIR", type=Path, help="go on with this run; minutes and epochs count from its beginning")
     parser.add_argument("--set", metavar="key=value", nargs="+", action="extend", default=[], help="change hyper-parameters, listed below")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
@@ -178,7 +183,7 @@ def _start(arguments: argparse.Namespace) -> tuple[Run, Task[Any, Any], Outcome]
         raise MinirnnError("train: name a model, as in minirnn train seq2seq, or a run to go on with, by --resume DIR")
     given = ("data", "data_dir", "out", "seed", "device", "kernel")
     described = {name: getattr(arguments, name) for name in given}
-    made = new_run(arguments.name, settings=parse(arguments.set) | _budget(arguments), **described)
+    made = new_run(arguments.name, settings=parse(arguments.set) | _chosen(arguments), **described)
     return made, *train_new(made, arguments.quiet)
 
 
@@ -232,6 +237,11 @@ def _finish(run: Run, task: Task[Any, Any], outcome: Outcome) -> Outcome:
         except pictures.NoMatplotlib as error:
             print(f"no {run.folder / 'curve.png'}: {error}", file=sys.stderr)
     return outcome
+
+
+def _chosen(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Settings that have an option of their own."""
+    return _budget(arguments) | ({"bptt": arguments.bptt} if arguments.bptt is not None else {})
 
 
 def _budget(arguments: argparse.Namespace) -> dict[str, Any]:

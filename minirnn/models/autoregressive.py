@@ -19,6 +19,7 @@ from minirnn import ops
 from minirnn.autograd import no_grad
 from minirnn.device import Array, array_module, to_device
 from minirnn.errors import MinirnnError
+from minirnn.models.chunks import Reader
 from minirnn.models.observation import Frames, Kind, Observation, delayed, first_parameter, frames_of
 from minirnn.models.state_space import Bound, Filtered
 from minirnn.models.terms import Terms
@@ -76,6 +77,10 @@ class AutoregressiveLSTM(Module):
         """-ln p(x_t | x_<t), mean over the frames. `step` and `rng` are for the models that anneal and draw."""
         frames = self._frames(batch)
         return -self._log_probs(frames).sum() / frames.packing.S
+
+    def reader(self, batch: Sequence[Any]) -> Reader:
+        """The batch in chunks of steps: the same loss, see `minirnn.models.chunks`."""
+        return _Reader(self, self._frames(batch))
 
     def log_likelihood(self, batch: Sequence[Any], samples: int = 1, rng: Rng = None, bound: Bound = "elbo") -> Array:
         """ln p(x_1..x_T) of each series (N,): exact, whatever `samples` and `bound` say."""
@@ -162,3 +167,16 @@ class AutoregressiveLSTM(Module):
                 drawn[:, t] = self.emission.draw(h[0], rng, temperature)
                 x = self._input(drawn[:, t])
         return to_device(drawn, "cpu")
+
+
+class _Reader(Reader):
+    def __init__(self, model: AutoregressiveLSTM, frames: Frames) -> None:
+        super().__init__(model.lstm, frames.packing)
+        self.model, self.frames, self.before = model, frames, delayed(frames.inputs(model.config.missing)).rows
+
+    def inputs(self, rows: slice) -> Tensor:
+        return self.before[rows]
+
+    def cost(self, states: Packed, rows: slice) -> Tensor:
+        seen = None if self.frames.seen is None else self.frames.seen[rows]
+        return -self.model.emission.log_prob(states.rows, self.frames.x[rows], seen).sum()

@@ -27,6 +27,7 @@ from minirnn.autograd import no_grad
 from minirnn.data.batches import TranslationBatch
 from minirnn.data.vocabulary import BOS, EOS, UNK
 from minirnn.device import Array, array_module, beside
+from minirnn.models.chunks import Chunk, Reader
 from minirnn.models.decoder_state import chosen, layers_first, rows_first
 from minirnn.models.terms import Terms
 from minirnn.nn import LSTM, Attention, Dropout, Embedding, Linear, Module, Packed, Packing, init, pack_sequence
@@ -123,6 +124,13 @@ class Seq2Seq(Module):
         """Mean over the target tokens, ends included, of -ln p(y_l | y_<l, x), with the reference as y_<l."""
         return ops.cross_entropy(self.logits(batch), _targets(batch), label_smoothing=self.config.label_smoothing)
 
+    def reader(self, batch: TranslationBatch) -> Reader:
+        """The targets of a batch in chunks of steps: the same loss, see `minirnn.models.chunks`.
+
+        The encoder reads its sources anew for every chunk that looks at them: for all where there is attention, else for the first.
+        """
+        return _Reader(self, batch)
+
     def log_likelihood(self, batch: TranslationBatch) -> Array:
         """ln p(y | x) of each pair, summed over its tokens: (N,), without gradients. Call `eval()` before, or dropout takes part."""
         with no_grad():
@@ -152,9 +160,10 @@ class Seq2Seq(Module):
 
     def _shifted(self, targets: Sequence[Array]) -> Packed:
         """What the decoder is given: each target word one step late, embedded."""
-        return self._embed(self.target_embedding, pack_sequence([np.concatenate(([BOS], y)) for y in targets]))
+        return self._embed(self.target_embedding, _late(targets))
 
     def _said(self, states: Packed, memory: Tensor, mask: Array) -> Tensor:
+        """The logits (R, V) of the decoder's states. Without attention nobody looks at the memory."""
         logits: Tensor = self.output(self.dropout(self._attended(states, memory, mask)))
         return logits
 
@@ -174,11 +183,15 @@ class Seq2Seq(Module):
         return state.reshape(K, -1, N, self.config.encoder_hidden).transpose(0, 2, 1, 3).reshape(K, N, D)
 
     def _embed(self, embedding: Embedding, tokens: Packed) -> Packed:
-        ids = tokens.rows.data
+        return Packed(self._given(embedding, tokens.rows.data), tokens.packing)
+
+    def _given(self, embedding: Embedding, ids: Array) -> Tensor:
+        """Words (S,), some of them withheld in training, embedded: (S, E)."""
         if self.training and self.config.word_dropout:
             dropped = self.words.random(ids.shape) < self.config.word_dropout
             ids = np.where(dropped & (ids > UNK), UNK, ids)  # words, and not the mark that begins a sentence
-        return Packed(self.dropout(embedding(ids)), tokens.packing)
+        embedded: Tensor = self.dropout(embedding(ids))
+        return embedded
 
     def _attended(self, states: Packed, memory: Tensor, mask: Array) -> Tensor:
         """tanh(U [h; c]) for every target row: (R, readout)."""
@@ -247,3 +260,37 @@ def _target_packing(batch: TranslationBatch) -> Packing:
 def _targets(batch: TranslationBatch) -> Array:
     """What the decoder should say: each target and its end, as packed rows (R,)."""
     return pack_sequence([np.concatenate((y, [EOS])) for y in batch.target]).rows.data
+
+
+class _Reader(Reader):
+    """The pairs stand in the order of the decoder's rows: longest target first."""
+
+    memory: Tensor
+    mask: Array
+
+    def __init__(self, model: Seq2Seq, batch: TranslationBatch) -> None:
+        order = np.argsort([-len(y) for y in batch.target], kind="stable").tolist()
+        batch = TranslationBatch([batch.source[k] for k in order], [batch.target[k] for k in order])
+        words = _late(batch.target)
+        super().__init__(model.decoder, words.packing)
+        self.model, self.source, self.ids, self.targets = model, batch.source, words.rows.data, _targets(batch)
+
+    def start(self, chunk: Chunk) -> tuple[Tensor, ...] | None:
+        if self.model.attention is None and chunk.begin:
+            return None
+        self.memory, self.mask, h0, c0 = self.model._encode(self.model._read(self.source))
+        return h0, c0
+
+    def inputs(self, rows: slice) -> Tensor:
+        return self.model._given(self.model.target_embedding, self.ids[rows])
+
+    def cost(self, states: Packed, rows: slice) -> Tensor:
+        model, N = self.model, states.packing.N
+        looked_at = (self.memory[:N], self.mask[:N]) if model.attention is not None else (states.rows, None)
+        smoothing = model.config.label_smoothing
+        return ops.cross_entropy(model._said(states, *looked_at), self.targets[rows], reduction="sum", label_smoothing=smoothing)
+
+
+def _late(targets: Sequence[Array]) -> Packed:
+    """Each target word one step late."""
+    return pack_sequence([np.concatenate(([BOS], y)) for y in targets])

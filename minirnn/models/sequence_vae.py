@@ -35,6 +35,7 @@ from minirnn.device import Array, array_module, beside, is_array, on_host
 from minirnn.distributions import Gaussian, standard_normal_kl
 from minirnn.models import vae_bounds
 from minirnn.models.aggressive import Aggressive, Phase
+from minirnn.models.chunks import Reader
 from minirnn.models.decoder_state import chosen, layers_first, rows_first
 from minirnn.models.terms import Terms
 from minirnn.nn import LSTM, Dropout, Embedding, Linear, Module, Packed, Packing, init, pack_sequence
@@ -192,6 +193,12 @@ class SequenceVAE(Module):
             leader.record(loss.item() * len(batch), sum(map(len, batch)) + len(batch), information)
         return loss
 
+    def reader(self, batch: Sequence[Array]) -> Reader:
+        """The batch of a language model (latent=0) in chunks of steps: the same loss, see `minirnn.models.chunks`."""
+        if self.config.latent:
+            raise ValueError(f"reader: with latent={self.config.latent} the encoder reads whole sentences; only latent=0 reads in chunks")
+        return _Reader(self, batch)
+
     def price(self, kl: Tensor) -> Tensor:
         """C(KL), what is paid for KL terms (N, Z): their sum over d of the mean over n, free bits taken off.
 
@@ -223,12 +230,16 @@ class SequenceVAE(Module):
 
     def _shifted(self, batch: Sequence[Array]) -> Packed:
         """What the decoder is given: each word one step late, embedded."""
-        words = pack_sequence([np.insert(x, 0, BOS) for x in batch])
-        ids = words.rows.data
+        words = _late(batch)
+        return Packed(self._given(words.rows.data), words.packing)
+
+    def _given(self, ids: Array) -> Tensor:
+        """Words of the decoder (S,), some of them withheld in training, embedded: (S, E)."""
         if self.training and self.config.word_dropout:
             dropped = self.draws.random(ids.shape) < self.config.word_dropout
             ids = np.where(dropped & (ids > UNK), UNK, ids)
-        return Packed(self.dropout(self.embedding(ids)), words.packing)
+        embedded: Tensor = self.dropout(self.embedding(ids))
+        return embedded
 
     def _said(self, words: Packed, z: Tensor) -> Tensor:
         """The logits (S, V) after the words, at points z (N, Z)."""
@@ -387,3 +398,24 @@ class SequenceVAE(Module):
     def _targets(self, batch: Sequence[Array]) -> Array:
         """What the decoder should say: each sentence and its end, as packed rows (S,)."""
         return pack_sequence([np.append(x, EOS) for x in batch]).rows.data
+
+
+class _Reader(Reader):
+    def __init__(self, model: SequenceVAE, batch: Sequence[Array]) -> None:
+        words = _late(batch)
+        super().__init__(model.decoder, words.packing)
+        self.model, self.ids, self.targets, self.z = model, words.rows.data, model._targets(batch), model._no_latent(len(batch))
+        self.unit = len(batch) / words.packing.S  # nats per sentence
+
+    def inputs(self, rows: slice) -> Tensor:
+        return self.model._given(self.ids[rows])
+
+    def cost(self, states: Packed, rows: slice) -> Tensor:
+        model = self.model
+        logits = model.output(model.dropout(model._features(states.rows, self.z)))
+        return ops.cross_entropy(logits, self.targets[rows], reduction="sum")
+
+
+def _late(batch: Sequence[Array]) -> Packed:
+    """Each word one step late."""
+    return pack_sequence([np.insert(x, 0, BOS) for x in batch])

@@ -3,7 +3,8 @@
     config.json           model, hyper-parameters, data, seed, versions: written once
     vocab.json            and whatever else the task's `save_extras` writes
     model.safetensors     the weights with the best validation score
-    last.safetensors      where training stands: weights, optimiser, averages and, in the header, the `TrainingState`
+    last.safetensors      where training stands: weights, optimiser, averages, within a batch the recurrent state that is carried on, and,
+                          in the header, the `TrainingState`
     metrics.jsonl         one line for each stretch of training and each validation
     curve.png             the same as a picture
 
@@ -51,6 +52,7 @@ class TrainingState:
         step: updates so far.
         epoch, batch: the next batch is number `batch` of epoch `epoch`.
         batches: how many batches the epoch has: other data show here.
+        chunk, chunks: with `bptt` the next chunk of this batch, and how many it has.
         validated: the step of the last validation.
         elapsed: seconds of training, validations included, over all the parts of the run.
         best, best_loss, best_step: the best validation score (of equal ones that with the lower loss), its loss, and when it was.
@@ -66,6 +68,8 @@ class TrainingState:
     epoch: int = 0
     batch: int = 0
     batches: int = 0
+    chunk: int = 0
+    chunks: int = 1
     validated: int = 0
     elapsed: float = 0.0
     best: float | None = None

@@ -24,6 +24,7 @@ from minirnn.random import generator
 from minirnn.tensor import Tensor
 from minirnn.training.averaging import WeightAverage
 from minirnn.training.checkpoint import Arrays, Run, TrainingState, part
+from minirnn.training.chunked import Chunked
 from minirnn.training.progress import Progress, Silent
 from minirnn.training.schedule import learning_rate
 from minirnn.training.task import Task, TrainingOptions
@@ -79,6 +80,7 @@ class Trainer:
         self.progress = progress or Silent()
         self.optimizer = make_optimizer(options, task.model)
         self.average = WeightAverage(task.model, options.average) if options.average else None
+        self.chunked = Chunked(task, options) if options.bptt else None
         self.state = TrainingState()
         self.rows: list[dict[str, Any]] = []
         self.interrupted = False
@@ -97,6 +99,8 @@ class Trainer:
             if self.average is not None:
                 self.average.load_state_dict(part(arrays, "average"))
             self._set_random(state.random)
+            if self.chunked is not None:
+                self.chunked.load(part(arrays, "carried"))
         except (ValueError, KeyError) as error:
             raise MinirnnError(f"the training state belongs to a run with other settings: {error}") from error
         rows = [row for row in rows if "valid" not in row or row["step"] <= state.validated]  # the others come again
@@ -141,14 +145,20 @@ class Trainer:
                 self._save()
 
     def _update(self, batch: Any) -> None:
-        """Learn from one batch: by the task's own update, or else by a step of the optimiser."""
-        state, size = self.state, self.task.size(batch)
+        """Learn from one batch, or from its next chunk: by the task's own update, or else by a step of the optimiser."""
+        state = self.state
+        chunk = None if self.chunked is None else self.chunked.next(batch, state)
+        size, loss = chunk or (self.task.size(batch), lambda: self.task.loss(batch, state.step))
         self.task.model.train()
-        updated = self.task.update(batch, state.step)
-        value, norm = self._descend(batch) if updated is None else (updated, 0.0)
+        updated = None if chunk else self.task.update(batch, state.step)
+        value, norm = self._descend(loss) if updated is None else (updated, 0.0)
         if not math.isfinite(value):
             raise NonFiniteError(f"training stopped at update {state.step + 1}: the loss is {value}{self._kept()}")
-        state.step, state.batch = state.step + 1, state.batch + 1
+        state.step, state.chunk = state.step + 1, state.chunk + 1
+        if state.chunk == state.chunks:
+            state.batch, state.chunk, state.chunks = state.batch + 1, 0, 1
+        if self.chunked is not None:
+            self.chunked.advance(state)
         if self.average is not None:
             self.average.update(state.step)
         state.loss, state.norm, state.size = state.loss + value * size, state.norm + norm, state.size + size
@@ -158,16 +168,16 @@ class Trainer:
         if state.step % LOG_EVERY == 0:
             self._log()
 
-    def _descend(self, batch: Any) -> tuple[float, float]:
+    def _descend(self, compute: Callable[[], Tensor]) -> tuple[float, float]:
         """A step of the optimiser: the loss before it, and the gradient's norm. No weight has changed yet where it raises."""
         state, before = self.state, self._random()
-        loss = self.task.loss(batch, state.step)
+        loss = compute()
         self.optimizer.lr = learning_rate(self.options, state.step, self._spent(), state.lr_scale)
         value, norm = self._step(loss) if on_host(loss.data) else self._step_on_device(loss)
         if not math.isfinite(value):
-            raise NonFiniteError(self._explain(batch, before, f"the loss is {value}"))
+            raise NonFiniteError(self._explain(compute, before, f"the loss is {value}"))
         if not math.isfinite(norm):
-            raise NonFiniteError(self._explain(batch, before, "the gradient is not finite"))
+            raise NonFiniteError(self._explain(compute, before, "the gradient is not finite"))
         self.optimizer.zero_grad()
         return value, norm
 
@@ -271,8 +281,13 @@ class Trainer:
     def _spent(self) -> float:
         """The share of the budget that is used, 0 to 1: of the epochs or of the minutes, whichever is larger."""
         options, state = self.options, self.state
-        epochs = (state.epoch + state.batch / state.batches) / options.epochs if options.epochs else 0.0
+        epochs = self._passes() / options.epochs if options.epochs else 0.0
         return min(1.0, max(epochs, state.elapsed / (60 * options.minutes) if options.minutes else 0.0))
+
+    def _passes(self) -> float:
+        """Passes over the data so far."""
+        state = self.state
+        return state.epoch + (state.batch + state.chunk / state.chunks) / state.batches
 
     def _left(self) -> float | None:
         """Seconds to go, if training goes on as it went; None while that cannot be said."""
@@ -283,7 +298,7 @@ class Trainer:
 
     def _place(self) -> dict[str, Any]:
         state = self.state
-        return {"step": state.step, "epoch": round(state.epoch + state.batch / state.batches, 4), "elapsed": round(state.elapsed, 3)}
+        return {"step": state.step, "epoch": round(self._passes(), 4), "elapsed": round(state.elapsed, 3)}
 
     def _log(self) -> None:
         """A line of metrics for the updates since the last one."""
@@ -308,6 +323,8 @@ class Trainer:
         groups: dict[str, Mapping[str, Any]] = {"model": self.task.model.state_dict(), "optimizer": optimizer["arrays"]}
         if self.average is not None:
             groups["average"] = self.average.state_dict()
+        if self.chunked is not None:
+            groups["carried"] = self.chunked.arrays()
         arrays = {f"{group}/{name}": array for group, members in groups.items() for name, array in members.items()}
         self.run.write_metrics(self.rows)
         self.run.save_last(arrays, self.state)
@@ -328,18 +345,18 @@ class Trainer:
     def _check_batches(self, count: int) -> None:
         if not count:
             raise MinirnnError("there is nothing to train on: the data give no batches")
-        if self.state.batches and self.state.batches != count and self.state.batch:
+        if self.state.batches and self.state.batches != count and (self.state.batch or self.state.chunk):
             raise MinirnnError(
                 f"the data have changed: an epoch has {count} batches and had {self.state.batches} when training stopped; train again"
             )
         self.state.batches = count
 
-    def _explain(self, batch: Any, random: Mapping[str, Any], fault: str) -> str:
-        """Run the batch again, with the same draws, and watch for the operation that made the first NaN or Inf."""
+    def _explain(self, compute: Callable[[], Tensor], random: Mapping[str, Any], fault: str) -> str:
+        """Compute the loss again, with the same draws, and watch for the operation that made the first NaN or Inf."""
         bad = [name for name, p in self.task.model.named_parameters() if not np.isfinite(p.numpy()).all()]
         self._set_random(random)
         self.task.model.zero_grad()
-        source = f"the weights {', '.join(bad[:3])} hold NaN or Inf already" if bad else self._first_anomaly(batch)
+        source = f"the weights {', '.join(bad[:3])} hold NaN or Inf already" if bad else self._first_anomaly(compute)
         return (
             f"training stopped at update {self.state.step + 1} (epoch {self.state.epoch + 1}, batch {self.state.batch + 1}): {fault}. "
             f"Cause: {source}{self._kept()}. Try a smaller lr or clip"
@@ -348,10 +365,10 @@ class Trainer:
     def _kept(self) -> str:
         return f"; the checkpoint of step {self._saved_step} is kept in {self.run.folder}" if self.run and self._saved_step else ""
 
-    def _first_anomaly(self, batch: Any) -> str:
+    def _first_anomaly(self, compute: Callable[[], Tensor]) -> str:
         try:
             with detect_anomaly():
-                self.task.loss(batch, self.state.step).backward()
+                compute().backward()
         except AnomalyError as error:
             return str(error)
         return "no single operation; the norm of finite gradients overflows"

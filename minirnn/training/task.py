@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeVar
 import numpy as np
 
 if TYPE_CHECKING:
+    from minirnn.models.chunks import Reader
     from minirnn.nn import Module
     from minirnn.tensor import Tensor
 
@@ -78,6 +79,8 @@ class TrainingOptions:
         minutes: the most minutes of training, validations included, summed over all the parts of a resumed run; 0 is no limit.
         patience: validations without improvement after which training stops; 0 is never.
         validate_every: updates between validations; 0 validates at the end of each epoch.
+        bptt: K1,K2: sequences are read in chunks, with an update after every K1 steps, each back-propagating through the last K2 >= K1
+            (see `minirnn.models.chunks`); K1 alone is K1,K1; nothing is whole sequences, an update a batch.
     """
 
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
@@ -91,8 +94,10 @@ class TrainingOptions:
     minutes: float = 0.0
     patience: int = 0
     validate_every: int = 0
+    bptt: str = ""
 
     def __post_init__(self) -> None:
+        _ = self.chunk_steps
         if not self.lr > 0:
             raise ValueError(f"lr must be above 0, got {self.lr}")
         if not 0 <= self.average < 1:
@@ -100,6 +105,17 @@ class TrainingOptions:
         for name in ("weight_decay", "warmup", "clip", "epochs", "minutes", "patience", "validate_every"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+
+    @property
+    def chunk_steps(self) -> tuple[int, int] | None:
+        """k1 and k2 of `bptt`."""
+        if not self.bptt:
+            return None
+        numbers = [int(text) if text.strip().isascii() and text.strip().isdigit() else 0 for text in self.bptt.split(",")]
+        k1, k2 = (numbers * 2)[:2]
+        if len(numbers) > 2 or not 1 <= k1 <= k2:
+            raise ValueError(f"bptt must be two numbers of steps K1,K2 with 1 <= K1 <= K2, as in 20,40, or one for both; got {self.bptt!r}")
+        return k1, k2
 
 
 @dataclass(frozen=True)
@@ -176,6 +192,14 @@ class Task(ABC, Generic[Config, Batch]):
     @abstractmethod
     def loss(self, batch: Batch, step: int) -> Tensor:
         """The scalar to be minimised, per token or example; `step` counts the updates so far, for annealing."""
+
+    def why_whole(self) -> str | None:
+        """Why sequences cannot be read in chunks, for `bptt`, as it goes on after the task's name; None where they can, by `reader`."""
+        return "does not read its sequences step by step"
+
+    def reader(self, batch: Batch) -> Reader:
+        """A batch in chunks of steps. Called again for the same batch where training is resumed within it."""
+        raise NotImplementedError
 
     def update(self, batch: Batch, step: int) -> float | None:
         """Learn from a batch by another way than the gradient, as EM does: change the model in place, and give the loss before.

@@ -134,6 +134,12 @@ COMPLAINTS = [
     (["train", "seq2seq", "--set", "dropout=2"], "dropout must lie in [0, 1)"),
     (["train", "seq2seq", "--set", "lr"], "expected key=value"),
     (["train", "seq2seq", "--set", "lr=1", "lr=2"], "given twice"),
+    (["train", "seq2seq", "--bptt", "20,10"], "bptt must be two numbers of steps K1,K2 with 1 <= K1 <= K2, as in 20,40, or one for both"),
+    (
+        ["train", "kalman", "--bptt", "20"],
+        "kalman filters whole series and cannot be trained in chunks; what can: ssm with --set",
+    ),
+    (["train", "ssm", "--bptt", "20"], "ssm with model=ssm draws latent states over whole sequences and cannot be trained in chunks"),
     (["train", "seq2seq", "--kernel", "magic"], "there is no kernel named 'magic'"),
     (["train", "seq2seq", "--device", "cuda"], "cuda"),
     (["train", "seq2seq", "--minutes", "0"], "expected a number above 0"),
@@ -286,6 +292,18 @@ def test_data_are_found_again_from_another_folder(
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert call("evaluate", "../run").code == 0
+
+
+def test_truncated_bptt_is_a_setting_of_the_run(call: Call, phrases: Path, tmp_path: Path) -> None:
+    pytest.importorskip("sacrebleu", reason="needs sacrebleu (pip install 'minirnn[demo]')")
+    run = tmp_path / "run"
+    ended = call("train", "seq2seq", "--data", phrases, "--out", run, "--epochs", 1, "--bptt", "2,3", "--quiet", "--set", *SMALL)
+    assert ended.code == 0, ended.err
+    assert json.loads((run / "config.json").read_text())["training"]["bptt"] == "2,3"
+    state = json.loads(serialization.load_metadata(run / "last.safetensors")["state"])
+    assert state["step"] == 2 * state["batches"]  # targets of 3 words and an end: 2 chunks each
+    assert "leave out --bptt" in call("train", "--resume", run, "--bptt", "4").complaint
+    assert call("train", "--resume", run, "--epochs", 2, "--quiet").code == 0
 
 
 def test_resume_keeps_the_settings_and_takes_more_epochs(call: Call, phrases: Path, copy: Path, tmp_path: Path) -> None:

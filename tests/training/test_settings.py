@@ -59,7 +59,7 @@ def test_every_value_comes_back_from_text_and_from_json(options: Options) -> Non
         ("kind", "Dot", "expected one of dot, general"),
         ("width", "wide", "expected an integer or none"),
         ("hiden", "8", "no such setting; did you mean hidden"),
-        ("zzz", "8", "no such setting; there are average, clip, deep"),
+        ("zzz", "8", "no such setting; there are average, bptt, clip, deep"),
     ],
 )
 def test_a_value_that_does_not_fit(key: str, value: str, expected: str) -> None:

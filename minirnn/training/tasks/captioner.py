@@ -121,6 +121,9 @@ class CaptionerTask(Task[CaptioningConfig, Examples]):
         parts = [numbers[begin : begin + size] for begin in range(0, count, size)]
         return [Examples(part, int(seed)) for part, seed in zip(parts, rng.integers(2**32, size=len(parts)), strict=True)]
 
+    def why_whole(self) -> str | None:
+        return "looks at its pictures once for a whole caption"
+
     def loss(self, batch: Examples, step: int) -> Tensor:
         return self.model.loss(self.numbers(batch))
 

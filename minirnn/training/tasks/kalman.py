@@ -163,6 +163,9 @@ class KalmanTask(Task[KalmanConfig, int]):
     def size(self, batch: int) -> int:
         return int(self._training.lengths.sum())
 
+    def why_whole(self) -> str | None:
+        return "filters whole series"
+
     def loss(self, batch: int, step: int) -> Tensor:
         try:
             return self.model.loss(self._training) + self._jacobian

@@ -30,6 +30,7 @@ from minirnn.device import Array
 from minirnn.errors import MinirnnError
 from minirnn.files import write_atomically
 from minirnn.models import SRNN, AutoregressiveConfig, AutoregressiveLSTM, NeuralSSM, NeuralSSMConfig, SRNNConfig
+from minirnn.models.chunks import Reader
 from minirnn.models.terms import Terms
 from minirnn.study.examine import Subject
 from minirnn.study.example import Axis
@@ -205,8 +206,23 @@ class SSMTask(Task[SSMTaskConfig, Pieces]):
 
     def loss(self, batch: Pieces, step: int) -> Tensor:
         shown = self.shown(batch)
-        jacobian = sum(map(self.form.scaling.log_jacobian, shown)) / sum(map(len, shown))
-        return self.model.loss(shown, step) + jacobian
+        return self.model.loss(shown, step) + self._log_jacobian(shown)
+
+    def why_whole(self) -> str | None:
+        if self.config.model == "lstm":
+            return None
+        return f"with model={self.config.model} draws latent states over whole sequences"
+
+    def reader(self, batch: Pieces) -> Reader:
+        assert isinstance(self.model, AutoregressiveLSTM)
+        shown = self.shown(batch)
+        reader = self.model.reader(shown)
+        reader.offset = self._log_jacobian(shown)
+        return reader
+
+    def _log_jacobian(self, shown: Sequence[Numbers]) -> float:
+        """ln p(y) - ln p(x), per frame."""
+        return sum(map(self.form.scaling.log_jacobian, shown)) / sum(map(len, shown))
 
     def size(self, batch: Pieces) -> int:
         return sum(self._pieces[k][1] for k in batch.numbers)

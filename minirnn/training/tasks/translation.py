@@ -19,6 +19,7 @@ from minirnn.device import Array
 from minirnn.errors import MinirnnError
 from minirnn.files import write_atomically
 from minirnn.models import Seq2Seq, Seq2SeqConfig, Translation, Translator
+from minirnn.models.chunks import Reader
 from minirnn.study.examine import Subject
 from minirnn.study.example import Axis
 from minirnn.tensor import Tensor
@@ -135,6 +136,12 @@ class TranslationTask(Task[TranslationConfig, Examples]):
 
     def loss(self, batch: Examples, step: int) -> Tensor:
         return self.model.loss(self.numbers(batch))
+
+    def why_whole(self) -> str | None:
+        return None
+
+    def reader(self, batch: Examples) -> Reader:
+        return self.model.reader(self.numbers(batch))
 
     def size(self, batch: Examples) -> int:
         return sum(len(self._training[k][1][1]) + 1 for k in batch.numbers)

@@ -35,6 +35,7 @@ from minirnn.device import Array
 from minirnn.distributions import standard_normal_kl
 from minirnn.errors import MinirnnError
 from minirnn.files import write_atomically
+from minirnn.models.chunks import Reader
 from minirnn.models.sequence_vae import SequenceVAE, SequenceVAEConfig
 from minirnn.models.vae_bounds import ACTIVE, active_units, mutual_information
 from minirnn.study.examine import Subject
@@ -140,6 +141,12 @@ class VAETask(Task[VAETaskConfig, Array]):
 
     def loss(self, batch: Array, step: int) -> Tensor:
         return self.model.loss(self.numbers(batch), step)
+
+    def why_whole(self) -> str | None:
+        return f"with latent={self.config.latent} has an encoder that reads whole sentences" if self.config.latent else None
+
+    def reader(self, batch: Array) -> Reader:
+        return self.model.reader(self.numbers(batch))
 
     def numbers(self, batch: Array) -> list[Array]:
         """The sentences of a batch."""
