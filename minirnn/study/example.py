@@ -50,15 +50,15 @@ class Axis:
         _require(self.kind in get_args(Kind), where, f"kind must be one of {', '.join(get_args(Kind))}, got {self.kind!r}")
         _require(len(self.labels) > 0, where, "labels must name at least one item, got none")
         _require((self.values is not None) == (self.kind == "series"), where, "a series, and nothing else, has values (T, D)")
+        _require(self.expected is None or self.values is not None, where, "a series, and nothing else, has values that are expected")
         patches = self.kind == "patches"
         _require(
             (self.image is not None) == patches == (self.grid is not None), where, "patches, and nothing else, have an image and a grid"
         )
         if self.values is not None:
             _shape(where, "values", self.values, ("T", len(self)), ("D", None))
-        if self.expected is not None:
-            _require(self.values is not None, where, "a series, and nothing else, has values that are expected")
-            _shape(where, "expected", self.expected, ("T", len(self)), ("D", np.shape(self.values)[-1]))
+            if self.expected is not None:
+                _shape(where, "expected", self.expected, ("T", len(self)), ("D", np.shape(self.values)[-1]))
         if self.image is not None and self.grid is not None:
             size = np.shape(self.image)[-1]
             _shape(where, "image", self.image, ("", 3), ("S", size), ("S", size))
