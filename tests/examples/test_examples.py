@@ -24,6 +24,7 @@ PLANTED = {
     "06": ('sync();", ""),', 'sync();", "if (t + 1 < T) cooperative_groups::this_grid().sync();"),'),
     "07": ("+ dfh * h)", "+ dfh)"),
     "08": ("kl.sum(), active", "kl.sum() / 2, active"),
+    "09": ("from_matrices(**matrices,", 'from_matrices(**{**matrices, "D": 2 * matrices["D"]},'),
 }
 
 
