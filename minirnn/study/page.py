@@ -26,7 +26,7 @@ from minirnn.files import write_atomically
 from minirnn.study.example import Example
 
 ASSETS = Path(__file__).with_name("assets")
-SCRIPTS = ("numbers.js", "figures.js", "page.js")
+SCRIPTS = ("numbers", "plane", "drawing", "choice", "influence", "path", "units", "attention", "training", "page")
 
 
 def write(example: Example, path: str | os.PathLike[str]) -> None:
@@ -43,7 +43,7 @@ def write(example: Example, path: str | os.PathLike[str]) -> None:
 def render(example: Example) -> bytes:
     """The page of `example`, in UTF-8."""
     style = _asset("page.css")
-    script = "".join(map(_asset, SCRIPTS))
+    script = "".join(_asset(f"{name}.js") for name in SCRIPTS)
     parts = {
         "title": html.escape(example.title),
         "policy": f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}",

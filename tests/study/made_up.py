@@ -115,7 +115,7 @@ def captioner(grid: tuple[int, int] = (6, 6), caption: str = "a black dog runs t
     )
 
 
-def forecaster(T: int = 100, D: int = 2, H: int = 64, seed: int = 0) -> Example:
+def forecaster(T: int = 40, D: int = 2, H: int = 32, seed: int = 0) -> Example:
     """A series, of which one value is missing, each frame of which is foretold from those before it."""
     rng = np.random.default_rng(seed)
     values = np.cumsum(rng.normal(0, 1, (T, D)), 0)

@@ -1,7 +1,7 @@
 "use strict";
 // Arrays as Python wrote them, numbers as they are shown, and the colours that stand for numbers.
 
-// An array of the data: shape, and the numbers at the indices along its first axes, as a view.
+// An array: its shape, and its numbers at the indices along its first axes.
 class Numbers {
   constructor({ shape, float32, uint8 }) {
     this.shape = shape;
@@ -15,93 +15,94 @@ class Numbers {
   }
 }
 
-// The same data with every array decoded when it is first asked for.
+// The same data, where every array is decoded when it is first asked for.
 function decoded(value) {
   if (value === null || typeof value !== "object") return value;
   if (Array.isArray(value)) return value.map(decoded);
+  if ("float32" in value || "uint8" in value) return new Numbers(value);
   const result = {};
   for (const [name, item] of Object.entries(value)) {
-    let numbers;
-    const isArray = item !== null && typeof item === "object" && ("float32" in item || "uint8" in item);
-    const get = () => (numbers ??= isArray ? new Numbers(item) : decoded(item));
-    Object.defineProperty(result, name, { get, enumerable: true });
+    let known;
+    Object.defineProperty(result, name, { enumerable: true, get: () => (known === undefined ? (known = decoded(item)) : known) });
   }
   return result;
 }
 
-// Four significant digits, which a float32 has and a little more.
+// Four significant digits; a float32 has seven.
 function shown(x) {
   if (x === null || Number.isNaN(x)) return "none";
   if (x === 0) return "0";
-  const text = Number.isFinite(x) ? Number(x).toPrecision(4) : x > 0 ? "∞" : "-∞";
+  const text = Number.isFinite(x) ? x.toPrecision(4) : x > 0 ? "∞" : "-∞";
   return text.replaceAll("-", "−").replace("e+", "e");
 }
 
-// A token as it can be seen, where it is empty, or white space, or a control character.
+// A token as it can be seen where it is empty, or white space, or a control character.
 function visible(token) {
   if (token === "") return "∅";
-  return token.replace(/^\s+$/u, (space) => "␣".repeat(space.length)).replace(/[\u0000-\u001f]/gu, (c) => String.fromCharCode(0x2400 + c.charCodeAt(0)));
+  const spaces = token.replace(/^\s+$/u, (space) => "␣".repeat(space.length));
+  return spaces.replace(/[\u0000-\u001f]/gu, (letter) => String.fromCharCode(0x2400 + letter.charCodeAt(0)));
+}
+const LONGEST = 14; // letters of a token where there is little room
+function short(token) {
+  const letters = Array.from(visible(token));
+  return letters.length > LONGEST ? `${letters.slice(0, LONGEST - 1).join("")}…` : letters.join("");
 }
 
+const clamp = (x, low, high) => Math.max(low, Math.min(high, x));
+const range = (n) => Array.from({ length: n }, (_, k) => k);
 const finite = (numbers) => Array.from(numbers).filter(Number.isFinite);
 const largest = (numbers) => finite(numbers).reduce((most, x) => Math.max(most, Math.abs(x)), 0);
 const mean = (numbers) => numbers.reduce((sum, x) => sum + x, 0) / numbers.length;
 const norm = (numbers) => Math.sqrt(numbers.reduce((sum, x) => sum + x * x, 0));
-const variance = (numbers) => mean(numbers.map((x) => (x - mean(numbers)) ** 2));
+function variance(numbers) {
+  const middle = mean(numbers);
+  return mean(numbers.map((x) => (x - middle) ** 2));
+}
 const peak = (numbers) => numbers.reduce((best, x, t) => (Math.abs(x) > Math.abs(numbers[best]) ? t : best), 0);
 
-// How to sort the units of a heat map: by a key of each unit's row through time, or of its gradient's.
+// By what the rows of a heat map are sorted: a key of a unit's numbers through time, or of its gradient's.
 const ORDERS = {
-  number: { label: "unit number" },
-  mean: { label: "mean, high to low", key: (row) => -mean(row) },
-  activity: { label: "variance over time, high to low", key: (row) => -variance(row) },
-  gradient: { label: "gradient norm, high to low", key: (row, gradient) => -norm(gradient) },
+  number: { label: "unit number", key: () => 0 },
+  mean: { label: "mean, high to low", key: (numbers) => -mean(numbers) },
+  activity: { label: "variance over time, high to low", key: (numbers) => -variance(numbers) },
+  gradient: { label: "norm of dh, high to low", key: (numbers, gradient) => -norm(gradient) },
   peak: { label: "time of the largest value", key: peak },
 };
-
-// The units in their order. row(unit), gradient(unit): numbers through time.
-function ordered(units, order, row, gradient) {
-  const { key } = ORDERS[order];
-  const numbers = Array.from({ length: units }, (_, unit) => unit);
-  if (!key) return numbers;
-  const keys = numbers.map((unit) => key(finite(row(unit)), order === "gradient" ? finite(gradient(unit)) : null));
-  return numbers.sort((a, b) => keys[a] - keys[b] || a - b);
+function ordered(units, order, numbers, gradient) {
+  const keys = range(units).map((unit) => ORDERS[order].key(finite(numbers(unit)), order === "gradient" ? finite(gradient(unit)) : []));
+  return range(units).sort((a, b) => keys[a] - keys[b] || a - b);
 }
 
-// From a number to its place on a scale from 0 to 1 and back. `low` is 0 for a scale of one sign, -high for one of both.
-const DECADES = 4;
+// From a number to its place on a scale, 0 to 1, and back. `low` is 0 for numbers of one sign and -high for those of both.
+const DECADES = 4; // of a logarithmic scale; what is smaller is shown as 0
 class Scale {
   constructor(low, high, logarithmic = false) {
-    Object.assign(this, { low, high: high || 1, logarithmic });
-    this.signed = low < 0;
+    Object.assign(this, { signed: low < 0, high: high || 1, logarithmic });
   }
   share(x) {
     const part = x / this.high;
-    if (!this.logarithmic) return Math.min(1, Math.max(-1, part));
-    return Math.sign(part) * Math.max(0, Math.min(1, 1 + Math.log10(Math.abs(part)) / DECADES));
+    if (!this.logarithmic) return clamp(part, -1, 1);
+    return Math.sign(part) * clamp(1 + Math.log10(Math.abs(part)) / DECADES, 0, 1);
   }
   place(x) {
     return this.signed ? (1 + this.share(x)) / 2 : Math.max(0, this.share(x));
   }
-  // Numbers for a legend, with their places.
   ticks() {
-    const shares = this.signed ? [-1, -0.5, 0, 0.5, 1] : [0, 0.5, 1];
-    return shares.map((share) => {
+    return (this.signed ? [-1, -0.5, 0, 0.5, 1] : [0, 0.5, 1]).map((share) => {
       const size = this.logarithmic && share ? 10 ** (DECADES * (Math.abs(share) - 1)) : Math.abs(share);
       return { value: Math.sign(share) * size * this.high, place: this.signed ? (1 + share) / 2 : share };
     });
   }
 }
 
-// 256 colours between those of a CSS gradient, as the little-endian RGBA of a canvas.
+// From a place on a scale to a colour of a CSS gradient, as a pixel of a canvas; none for NaN.
 function palette(gradient) {
   const stops = gradient.match(/rgba?\([^)]*\)/g);
-  const canvas = Object.assign(document.createElement("canvas"), { width: 256, height: 1 });
-  const context = canvas.getContext("2d");
-  const fill = context.createLinearGradient(0, 0, 256, 0);
+  const context = Object.assign(document.createElement("canvas"), { width: 256, height: 1 }).getContext("2d");
+  const fill = context.createLinearGradient(0.5, 0, 255.5, 0);
   stops.forEach((stop, k) => fill.addColorStop(k / (stops.length - 1), stop));
   context.fillStyle = fill;
   context.fillRect(0, 0, 256, 1);
-  const colours = new Uint32Array(context.getImageData(0, 0, 256, 1).data.buffer);
-  return (place) => (Number.isNaN(place) ? 0 : colours[Math.round(255 * place)]);
+  const pixels = new Uint32Array(context.getImageData(0, 0, 256, 1).data.buffer);
+  return (place) => (Number.isNaN(place) ? 0 : pixels[Math.round(255 * place)]);
 }
