@@ -163,7 +163,8 @@ def test_the_metadata_names_the_version_the_python_the_extras_and_the_command(wh
     assert f'__version__ = "{metadata["Version"]}"' in (tree / "minirnn" / "_version.py").read_text()
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata["License-Expression"] == "Apache-2.0"
-    assert set(metadata.get_all("Provides-Extra")) == {"demo", "test", "compile", "cuda12", "cuda13", "emulator", "bench", "docs", "dev"}
+    extras = {"demo", "test", "compile", "cuda12", "cuda13", "emulator", "bench", "browser", "docs", "dev"}
+    assert set(metadata.get_all("Provides-Extra")) == extras
     assert "minirnn = minirnn.cli:main" in archive.read(f"{info}/entry_points.txt").decode()
     required = [line for line in metadata.get_all("Requires-Dist") if "extra ==" not in line]
     assert {line.split(">")[0] for line in required} == {"numpy", "numba", "safetensors", "rich"}
