@@ -14,6 +14,7 @@ from minirnn.nn import Module, Packed
 from minirnn.study import examine as examining
 from minirnn.study.examine import Subject, examine, influences
 from minirnn.study.example import Axis, Example
+from tests import devices
 
 SOURCE, TARGET = np.array([4, 7, 4, 5, 6]), np.array([6, 4, 8])
 
@@ -262,6 +263,20 @@ def test_progress_is_told() -> None:
 def test_a_model_without_attention_has_none() -> None:
     _, subject = translator(attention="none")
     assert examine(subject).attention == []
+
+
+@devices.NEEDED
+def test_on_a_device_it_is_the_same() -> None:
+    model, subject = translator(layers=1)
+    model.to("float32")
+    here = examine(subject)
+    model.to(devices.DEVICE)
+    there = examine(subject)
+    for a, b in zip(here.layers, there.layers, strict=True):
+        for name, norm in a.norms.items():
+            np.testing.assert_allclose(b.norms[name], norm, rtol=1e-4, atol=1e-7)  # float32, sums in another order
+    np.testing.assert_allclose(there.attention[0].weights, here.attention[0].weights, rtol=1e-5)
+    np.testing.assert_allclose(there.influence["source"], here.influence["source"], rtol=1e-4, atol=1e-7)
 
 
 def test_one_word_is_enough() -> None:
