@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -66,7 +66,8 @@ class Trace:
         return self.passes(name)[-1]
 
     def passes(self, name: str) -> list[Traced]:
-        """All calls of a layer in their order. Calls that carry on the state of the one before are one, joined along time."""
+        """All calls of a layer in their order; those that carry on the states of the one before, or of some of its sequences, joined along
+        time."""
         found = self._all()
         if name not in found:
             there = f"there are: {', '.join(found)}" if found else "no recurrent layer was called inside the trace"
@@ -106,25 +107,38 @@ def _free(name: str, taken: dict[str, Any]) -> str:
     return next(name for name in names if name not in taken)
 
 
-def _joined(calls: Sequence[Call]) -> list[list[Call]]:
+class Part(NamedTuple):
+    """A call, and which of the sequences of its pass are in it."""
+
+    call: Call
+    sequences: Array
+
+
+def _joined(calls: Sequence[Call]) -> list[list[Part]]:
     """The calls of a layer, those together that begin with the very states that the one before ended with."""
-    passes: list[list[Call]] = []
+    passes: list[list[Part]] = []
     for call in calls:
-        if passes and _goes_on(call, passes[-1][-1]):
-            passes[-1].append(call)
+        going_on = _going_on(call, passes[-1][-1].call) if passes else None
+        if going_on is None:
+            passes.append([Part(call, np.arange(call.batch_sizes[0]))])
         else:
-            passes.append([call])
+            passes[-1].append(Part(call, passes[-1][-1].sequences[going_on]))
     return passes
 
 
-def _goes_on(call: Call, before: Call) -> bool:
-    dense = before.batch_sizes[-1] == before.batch_sizes[0] == call.batch_sizes[0]
-    if not (call.options.get("stateful") and dense) or call.place.part.endswith("reverse") is not _packing(call).backwards:
-        return False
-    last = (_host(s)[last_rows(before.batch_sizes)] for s in before.states)
-    return all(
-        np.array_equal(_spread_states(call, _host(first)), _spread_states(before, end)) for first, end in zip(call.first, last, strict=True)
-    )
+def _going_on(call: Call, before: Call) -> Array | None:
+    """Which sequences of the call before this one carries on, in their order: their last states are its first. None if it does not."""
+    if not call.options.get("stateful") or call.place.part.endswith("reverse") is not _packing(call).backwards:
+        return None
+    packing, last = _packing(before), last_rows(before.batch_sizes)
+    ends = np.concatenate([_host(s)[last] for s in before.states], axis=1)[packing.inverse]
+    begins = np.concatenate([_host(s) for s in call.first], axis=1)[_packing(call).inverse]
+    if np.array_equal(begins, ends):
+        found = np.arange(len(ends))
+    else:  # some have ended
+        rest = iter(range(len(ends)))
+        found = np.array([next((n for n in rest if np.array_equal(ends[n], begin)), -1) for begin in begins])
+    return found if found.min() >= 0 and (packing.lengths[found] == packing.T).all() else None
 
 
 class Traced:
@@ -138,18 +152,21 @@ class Traced:
     NaN stands where a sequence has ended.
     """
 
-    def __init__(self, name: str, calls: Sequence[Call]) -> None:
+    def __init__(self, name: str, parts: Sequence[Part]) -> None:
+        first = parts[0].call
         self.name = name
-        self.cell = calls[0].cell
-        self.reverse = calls[0].place.part.endswith("reverse")
+        self.cell = first.cell
+        self.reverse = first.place.part.endswith("reverse")
         self._a = "a gru" if self.cell == "gru" else f"an {self.cell}"
-        self._calls = calls
+        self._parts, self._calls = parts, [part.call for part in parts]
         self._kept: dict[str, tuple[int, Array]] = {}
 
     @property
     def lengths(self) -> Array:
         """(N,) steps of each sequence."""
-        lengths: Array = np.sum([_packing(call).lengths for call in self._calls], axis=0)
+        lengths = np.zeros(self.N, np.int64)
+        for call, sequences in self._parts:
+            lengths[sequences] += _packing(call).lengths
         return lengths
 
     @property
@@ -233,7 +250,7 @@ class Traced:
         if self.cell == "gru" and weight.endswith("hh"):  # (2.6) of kernels/gru/README.md
             dz[..., 2 * self.H :] *= np.nan_to_num(self.r)
         read = {"w_ih": lambda call: call.x, "w_hh": _before}.get(weight, lambda call: np.ones((len(call.x), 1), dz.dtype))
-        return dz, np.nan_to_num(_spread_calls(self._calls, read))
+        return dz, np.nan_to_num(_spread(self._parts, read))
 
     def _gradient(self, name: str, rows: Callable[[Call], Any]) -> Array:
         number = max(call.number for call in self._calls)
@@ -256,7 +273,7 @@ class Traced:
     def _spread(self, name: str, rows: Callable[[Call], Any], number: int = 0) -> Array:
         kept = self._kept.get(name)
         if kept is None or kept[0] != number:
-            kept = self._kept[name] = number, _spread_calls(self._calls, rows)
+            kept = self._kept[name] = number, _spread(self._parts, rows)
         return kept[1]
 
     def __repr__(self) -> str:
@@ -289,23 +306,17 @@ def _packing(call: Call) -> Packing:
     return Packing((call.batch_sizes[:, None] > np.arange(call.batch_sizes[0])).sum(0))
 
 
-def _spread_states(call: Call, states: Array) -> Array:
-    """States (N, H) in the caller's order."""
-    spread: Array = states[_packing(call).inverse]
-    return spread
-
-
-def _spread_calls(calls: Sequence[Call], rows: Callable[[Call], Any]) -> Array:
+def _spread(parts: Sequence[Part], rows: Callable[[Call], Any]) -> Array:
     """Rows (S, F) of each call as one (T, N, F), NaN where a sequence has ended."""
-    parts = []
-    for call in calls:
+    N, pieces = len(parts[0].sequences), []
+    for call, sequences in parts:
         values, packing = _host(rows(call)), _packing(call)
         if call.place.part.endswith("reverse") is not packing.backwards:
             values = values[packing.reverse]
-        spread = np.full((packing.T * packing.N, values.shape[1]), np.nan, values.dtype)
-        spread[packing.rows] = values
-        parts.append(spread.reshape(packing.T, packing.N, -1))
-    return np.concatenate(parts) if len(parts) > 1 else parts[0]
+        piece = np.full((packing.T, N, values.shape[1]), np.nan, values.dtype)
+        piece[packing.time, sequences[packing.sequence]] = values
+        pieces.append(piece)
+    return np.concatenate(pieces) if len(pieces) > 1 else pieces[0]
 
 
 def _outer(da: Array, read: Array) -> Array:

@@ -350,6 +350,31 @@ def test_the_calls_of_a_cell_are_joined_along_time(cell: str, kernel: str) -> No
     np.testing.assert_allclose(t[name].contribution("w_hh"), whole["l0"].contribution("w_hh"), rtol=1e-10, atol=1e-13)
 
 
+def test_sequences_that_have_ended_may_be_left_out() -> None:
+    """As a decoder does, step by step, and truncated back-propagation over a ragged batch."""
+    model = model_of("lstm", "numba", 3, 4)
+    lengths = [2, 5, 1, 4]
+    x, _, dy, _ = problem(model, lengths, stateful=False)
+    with mr.study.trace() as whole:
+        y, _ = model(x, lengths=lengths)
+        (y * dy.detach()).sum().backward()
+    with mr.study.trace() as t:
+        live, state, total = np.arange(4), None, 0
+        for step in range(5):
+            going = np.array([lengths[n] > step for n in live])
+            state = state and tuple(s[:, going] for s in state)
+            live = live[going]
+            y, state = model(x[step : step + 1, live], state)
+            total += (y * dy.data[step : step + 1, live]).sum()
+        total.backward()
+    layer = t["l0"]
+    assert len(t.passes("l0")) == 1
+    assert list(layer.lengths) == lengths
+    for what in ("i", "f", "g", "o", "h", "c", "dh", "dc", "dz", "dx"):
+        np.testing.assert_allclose(getattr(layer, what), getattr(whole["l0"], what), rtol=1e-10, atol=1e-13, err_msg=what)
+    np.testing.assert_allclose(layer.contribution("w_hh"), whole["l0"].contribution("w_hh"), rtol=1e-10, atol=1e-13)
+
+
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("single", [False, True])
 def test_gradients_are_those_of_the_latest_backward_pass(kernel: str, single: bool) -> None:
