@@ -72,7 +72,14 @@ def run(arguments: argparse.Namespace) -> int:
             raise MinirnnError(f"{run.folder} is a run of {run.model}, which cannot be looked into")
         subject = task.study(asked)
         with Progress("minirnn study", total=1) as progress:
-            example = examine(subject, str(run.folder), lambda done, of: progress.advance(1 / of, f"loss step {done} of {of}"))
+
+            def told(done: int, of: int) -> None:
+                if done == 1:
+                    progress.__enter__()  # what came before, such as compiling, is no measure of what comes
+                else:
+                    progress.advance(1 / (of - 1), f"loss step {done - 1} of {of - 1}")
+
+            example = examine(subject, str(run.folder), told)
     page.write(replace(example, history=history(run.read_metrics())), path)
     print(f"{path}: {example.text}")
     print(f"{_count(example.outputs, 'loss step')}, {_count(example.layers, 'recurrent layer')}, {path.stat().st_size / 1e6:.1f} MB")
