@@ -2,10 +2,9 @@ r"""
 Back-propagation through time, by hand
 ======================================
 
-A recurrent network unrolled over T steps is a feed-forward network T layers deep whose layers share their weights. Its gradient is the
-chain rule, taken from the last step to the first (Werbos 1990). Write :math:`dh_t` and :math:`dc_t` for the *whole* gradients of the
-states: all that the loss reads from them, now or later. Each step receives them from the step after, adds what the loss reads from it
-directly, and hands on
+A recurrent network unrolled over T steps is a network T layers deep whose layers share their weights. Its gradient is the chain rule, taken
+from the last step to the first (Werbos 1990). Write :math:`dh_t`, :math:`dc_t` for the *whole* gradients of the states: all that the loss
+reads from them, now or later. A step receives them from the step after, adds what the loss reads from it directly, and hands on
 
 .. math::
 
@@ -47,8 +46,8 @@ def forward(w_ih, w_hh, b):
     return h, c, gates
 
 
-def loss(h):
-    return sum(((h[t + 1] - target) ** 2).sum() / 2 for t in READ)
+def loss(hs):
+    return sum(((hs[t] - target) ** 2).sum() / 2 for t in READ)
 
 
 # %%
@@ -70,24 +69,25 @@ def backward(h, c, gates, w_ih, w_hh, b):
         dc_t = dc[t] * f  # (2.9)
         dh_t = dz[t] @ w_hh  # (2.10)
     flat, before = dz.reshape(T * N, 4 * H), h[:-1].reshape(T * N, H)
-    grads = {"w_ih": flat.T @ x.reshape(T * N, D), "w_hh": flat.T @ before, "b": flat.sum(0), "x": dz @ w_ih}  # (2.11)
-    return grads, dh, dc
+    weights = {"w_ih": flat.T @ x.reshape(T * N, D), "w_hh": flat.T @ before, "b": flat.sum(0)}  # (2.11)
+    return {**weights, "x": dz @ w_ih, "h": dh, "c": dc}
 
 
 h, c, gates = forward(**p)
-by_hand, dh, dc = backward(h, c, gates, **p)
+by_hand = backward(h, c, gates, **p)
 
 # %%
-# The engine: one fused LSTM over the whole sequence, and ``backward()``. It must find the same.
+# The engine, one fused LSTM over the whole sequence, must find the same; ``mr.study.trace()`` shows what it hands from step to step.
 
 lstm = mr.nn.LSTM(D, H).to("float64")
 lstm.load_state_dict({"weight_ih_l0": p["w_ih"], "weight_hh_l0": p["w_hh"], "bias_ih_l0": p["b"], "bias_hh_l0": 0 * p["b"]})
 inputs = mr.tensor(x, dtype="float64", requires_grad=True)
-output, _ = lstm(inputs)
-sum(((output[t] - mr.tensor(target, dtype="float64")) ** 2).sum() / 2 for t in READ).backward()
-engine = {"w_ih": lstm.weight_ih_l0.grad, "w_hh": lstm.weight_hh_l0.grad, "b": lstm.bias_ih_l0.grad, "x": inputs.grad}
+with mr.study.trace() as trace:
+    loss(lstm(inputs)[0]).backward()
+leaves = {"w_ih": lstm.weight_ih_l0, "w_hh": lstm.weight_hh_l0, "b": lstm.bias_ih_l0, "x": inputs}
+engine = {name: leaf.grad.numpy() for name, leaf in leaves.items()} | {"h": trace["l0"].dh, "c": trace["l0"].dc}
 for name, grad in engine.items():
-    apart = np.abs(by_hand[name] - grad.numpy()).max() / np.abs(by_hand[name]).max()
+    apart = np.abs(by_hand[name] - grad).max() / np.abs(by_hand[name]).max()
     print(f"dL/d{name:<5} by hand and by the engine differ by {apart:.0e} of the largest element")
     assert apart < 1e-13
 
@@ -95,7 +95,7 @@ for name, grad in engine.items():
 # Neither has to be believed: a derivative is a limit. Move all weights a little along a random direction v, there and back.
 
 v, eps = {name: rng.standard_normal(w.shape) for name, w in p.items()}, 1e-6
-ends = [loss(forward(**{name: p[name] + sign * eps * v[name] for name in p})[0]) for sign in (1, -1)]
+ends = [loss(forward(**{name: p[name] + sign * eps * v[name] for name in p})[0][1:]) for sign in (1, -1)]
 slope, expected = (ends[0] - ends[1]) / (2 * eps), sum((by_hand[name] * v[name]).sum() for name in p)
 print(f"slope of the loss along a random direction: {slope:.8f} measured, {expected:.8f} by the gradient")
 assert abs(slope - expected) < 1e-7 * abs(expected)
@@ -104,16 +104,16 @@ assert abs(slope - expected) < 1e-7 * abs(expected)
 # The picture: the gradient's way through time, drawn as wide as it is large. The loss feeds it in at two steps; it runs to the past.
 
 ribbons, units = (picture := figure(8, 5)).subplots(2, 1, sharex=True, height_ratios=[3, 2])
-steps, largest = np.arange(1, T + 1), max(np.linalg.norm(flow, axis=(1, 2)).max() for flow in (dc, dh))
-for y, name, color, flow in ((1, "cell, $dc_t$", COLORS[0], dc), (0, "output, $dh_t$", COLORS[1], dh)):
-    half = 0.45 * np.linalg.norm(flow, axis=(1, 2)) / largest  # (T,)
+steps, largest = np.arange(1, T + 1), max(np.linalg.norm(by_hand[name], axis=(1, 2)).max() for name in "ch")
+for y, name, color, state in ((1, "cell, $dc_t$", COLORS[0], "c"), (0, "output, $dh_t$", COLORS[1], "h")):
+    half = 0.45 * np.linalg.norm(by_hand[state], axis=(1, 2)) / largest  # (T,)
     ribbons.bar(steps, 2 * half, 1, y - half, color=color, edgecolor=color)
     ribbons.text(0.4, y, name, color=color, ha="right", va="center")
 for t in READ:
     ribbons.annotate("loss", (t + 1, -0.45), (t + 1, -0.85), ha="center", arrowprops={"arrowstyle": "-|>", "color": "0.3"})
 ribbons.set(ylim=(-0.9, 1.5))
 ribbons.axis("off")
-most = np.abs(dc[:, 0]).max()
-units.imshow(dc[:, 0].T, cmap="RdBu_r", vmin=-most, vmax=most, aspect="auto", extent=(0.5, T + 0.5, H + 0.5, 0.5))
+first = by_hand["c"][:, 0].T  # (H, T) of the first sequence
+units.imshow(first, cmap="RdBu_r", vmin=-np.abs(first).max(), vmax=np.abs(first).max(), aspect="auto", extent=(0.5, T + 0.5, H + 0.5, 0.5))
 units.set(xlabel="time step", ylabel="unit of the cell", xlim=(0.5, T + 0.5))
 save(picture, Path(sys.argv[1]) if sys.argv[1:] else Path(__file__).with_suffix(".png"))
