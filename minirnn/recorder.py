@@ -7,7 +7,7 @@ which it goes through time (see `minirnn.kernels.contract`).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar, Token
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,17 @@ class Passes:
         self.is_last = True  # whether the one that runs frees what it goes through
         self.inside = False
         self._weights: dict[int, tuple[int, Array, Array]] = {}
+
+    @contextmanager
+    def one(self, retain: bool) -> Iterator[None]:
+        before = self.inside, self.is_last
+        self.number += not self.inside
+        self.is_last = not retain and (self.is_last or not self.inside)
+        self.inside = True
+        try:
+            yield
+        finally:
+            self.inside, self.is_last = before
 
     def kept(self, weight: Array) -> Array:
         """A weight as it is in this backward pass: an optimiser will change it in place."""
@@ -155,19 +166,10 @@ def end(by: Recorder, token: Token[Recorder | None]) -> None:
     by.passes.is_open = False
 
 
-@contextmanager
-def backward_pass(retain: bool) -> Iterator[None]:
-    """A backward pass runs in this context. One inside another is a part of it."""
+_NOTHING = nullcontext()
+
+
+def backward_pass(retain: bool) -> AbstractContextManager[None]:
+    """The context in which a backward pass runs. One inside another is a part of it."""
     by = _recorder.get()
-    if by is None:
-        yield
-        return
-    passes = by.passes
-    before = passes.inside, passes.is_last
-    passes.number += not passes.inside
-    passes.is_last = not retain and (passes.is_last or not passes.inside)
-    passes.inside = True
-    try:
-        yield
-    finally:
-        passes.inside, passes.is_last = before
+    return _NOTHING if by is None else by.passes.one(retain)

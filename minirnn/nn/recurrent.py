@@ -20,7 +20,7 @@ from minirnn.nn import init
 from minirnn.nn.dropout import Dropout
 from minirnn.nn.module import Module, Parameter, check_features
 from minirnn.nn.packing import Packed, Packing, dense, pack
-from minirnn.place import at
+from minirnn.place import Place, at, enter, here, leave
 from minirnn.random import Rng, generator
 from minirnn.recorder import recorder
 from minirnn.tensor import Tensor
@@ -213,6 +213,7 @@ class Layered(Recurrence):
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The output and the last states, (K directions, ...) each, from packed rows x (..., D); `shape` is of one state, (1, ...)."""
         finals: list[tuple[Tensor, ...]] = []
+        where = here()
         for layer in range(self.num_layers):
             if layer and self.dropout is not None:
                 x = self.dropout(x)
@@ -220,9 +221,12 @@ class Layered(Recurrence):
             for suffix in self._suffixes(layer):
                 state = None if first is None else [packing.sort(_layer(s, len(finals)), axis=1) for s in first]
                 backwards = suffix.endswith("reverse")
-                with at(part=suffix.removeprefix("_"), packing=packing):
+                token = enter(Place(where.module, suffix.removeprefix("_"), where.step, packing))
+                try:
                     turned = self._turned(x, packing) if backwards else x
                     h, last = self.scan(turned, self._weights(suffix), state, packing.batch_sizes, shape)
+                finally:
+                    leave(token)
                 outputs.append(self._turned(h, packing) if backwards else h)
                 finals.append(tuple(packing.unsort(s, axis=1) for s in last))
             x = ops.concatenate(outputs, axis=-1) if len(outputs) > 1 else outputs[0]
