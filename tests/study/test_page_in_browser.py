@@ -232,6 +232,33 @@ def test_sorting_permutes_the_rows(show: Callable[..., Page]) -> None:
     check_orders(show(example), example)
 
 
+def test_of_a_long_example_the_nearest_step_that_is_kept_is_shown(show: Callable[..., Page]) -> None:
+    made = made_up.translator()
+    layers = [replace(layer, parts=[0, 3, 8], backward={n: g[[0, 3, 8]] for n, g in layer.backward.items()}) for layer in made.layers]
+    opened = show(replace(made, layers=layers, note="by unit for 2 of 8 words"))
+    assert opened.get_by_text("by unit for 2 of 8 words").is_visible()
+    select(opened, "Quantity", "dc")
+    for step, kept in ((0, 0), (1, 3), (3, 3), (5, 3), (6, 8), (8, 8)):
+        choose(opened, step)
+        assert said(plane(opened, "Units by time"), 4, 2) == rounded(made.layers[0].backward["dc"][kept, 2, 4])
+        words = opened.locator("section", has=opened.get_by_role("heading", name="Unit by unit")).locator(".note").first.inner_text()
+        here, there = (f"“{made.outputs.labels[k - 1]}”" if k else "the whole loss" for k in (kept, step))
+        assert (f"Here for {here}." if kept == step else f"Here for {here}, the nearest to {there} that is kept unit by unit.") in words
+
+
+def test_what_was_expected_of_a_series_is_beside_it(show: Callable[..., Page]) -> None:
+    made = made_up.forecaster(T=12, H=5)
+    (axis,) = made.inputs
+    values = np.asarray(axis.values)
+    expected = np.where(np.isnan(values), 0.0, values) + np.linspace(0.1, 0.2, values.size).reshape(values.shape)
+    opened = show(replace(made, inputs=[replace(axis, expected=expected)]))
+    assert opened.locator(".curve.expected").count() == values.shape[1]
+    label = go(plane(opened, f"Influence of each item of {axis.name}"), 0, 5)
+    found = re.findall(r"expected ([^·]*) · ", label)[0].split(", ")
+    assert [number(text) for text in found] == [rounded(value) for value in expected[5]]
+    assert opened.get_by_text("the wide pale line: what the model expected").is_visible()
+
+
 def test_the_pointer_reads_the_cell_under_it(show: Callable[..., Page]) -> None:
     example = made_up.translator()
     opened = show(example)

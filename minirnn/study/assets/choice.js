@@ -22,12 +22,21 @@ function setStep(step) {
 }
 
 const item = (axis, t) => `${t + 1} “${visible(axes[axis].labels[t])}”`;
-const stepName = () => (chosen.step ? `“${visible(outputs.labels[chosen.step - 1])}”` : "the whole loss");
+const stepName = (step = chosen.step) => (step ? `“${visible(outputs.labels[step - 1])}”` : "the whole loss");
 const lossSymbol = () => (chosen.step ? `L_{${chosen.step}}` : "L");
 const lossOf = (step) => (step ? losses[step - 1] : outputs.whole);
 const loss = (step) => (lossOf(step) === null ? "" : shown(lossOf(step)));
 const markedOn = (axis) => (axis === outputs.name ? chosen.step - 1 : -1);
 const stepOf = (axis, t) => (axis === outputs.name ? t + 1 : undefined);
+
+// Where a layer keeps the gradients by unit of the chosen loss step: its entry in `backward`, and whose that is. Of a long example some steps
+// are kept only; then it is that of the nearest one.
+function keptStep({ parts }) {
+  if (!parts) return { entry: chosen.step, step: chosen.step };
+  const far = (step) => (Boolean(step) === Boolean(chosen.step) ? Math.abs(step - chosen.step) : Infinity);
+  const entry = parts.reduce((best, step, k) => (far(step) < far(parts[best]) ? k : best), 0);
+  return { entry, step: parts[entry] };
+}
 const gradientScale = (numbers, signed) => new Scale(signed ? -1 : 0, largest(numbers), chosen.logarithmic);
 
 // A part of the page: a heading, what is seen, and figures.

@@ -22,7 +22,8 @@ function influence(axis, note) {
   const read = (r, c) => {
     const t = kind === "patches" ? r * axis.grid[1] + c : c;
     const value = kind === "series" ? ` · value ${Array.from(axis.values.at(t), shown).join(", ")}` : "";
-    return { where: `${item(name, t)}${value} · gradient norm`, value: shown(now()[t]), axis: name, t };
+    const expected = axis.expected ? ` · expected ${Array.from(axis.expected.at(t), (x) => shown(x)).join(", ")}` : "";
+    return { where: `${item(name, t)}${value}${expected} · gradient norm`, value: shown(now()[t]), axis: name, t };
   };
   const plane = new Plane(`Influence of each item of ${name}`, note, read);
   const most = el("p", { class: "most" });
@@ -34,7 +35,8 @@ function influence(axis, note) {
     const words = top.flatMap((t, k) => [k ? ", " : "Largest: ", el("bdi", {}, visible(labels[t])), ` ${shown(now()[t])}`]);
     most.replaceChildren(...(words.length ? [...words, "."] : ["Nothing of it reaches this part of the loss."]));
   });
-  const caption = inputs.length > 1 ? [el("figcaption", {}, name)] : [];
+  const names = [...(inputs.length > 1 ? [name] : []), ...(axis.expected ? ["the wide pale line: what the model expected"] : [])];
+  const caption = names.length ? [el("figcaption", {}, names.join("; "))] : [];
   const frame = kind === "patches" ? el("div", { class: "pictures" }, plainPicture(axis), plane.frame) : plane.frame;
   return figure(`Influence of ${name}`, ...caption, frame, plane.foot, most);
 }
@@ -84,11 +86,12 @@ function shadedSeries(plane, axis, now, scale) {
   const [high, low] = [110, 54]; // of the values and of the bars under them
   rowTexts(plane, ["value", "norm"], 96);
   const cell = cellWidth("series", T, plane.room);
-  const known = finite(axis.values.data);
+  const known = finite([...axis.values.data, ...(axis.expected?.data ?? [])]);
   const [least, most] = [Math.min(...known), Math.max(...known)];
   const y = (value) => 6 + (1 - (value - least) / (most - least || 1)) * (high - 12);
   const x = (t) => (t + 0.5) * cell;
-  const curves = range(D).map((d) => curve(range(T).map((t) => [x(t), y(axis.values.at(t)[d])]), `series-${d % 4}`));
+  const drawn = (frames, kind) => range(D).map((d) => curve(range(T).map((t) => [x(t), y(frames.at(t)[d])]), `series-${d % 4}${kind}`));
+  const curves = [...(axis.expected ? drawn(axis.expected, " expected") : []), ...drawn(axis.values, "")];
   const base = high + 10 + low;
   const bars = Array.from(now, (value, t) => {
     const height = low * (scale.place(value) || 0);

@@ -82,6 +82,7 @@ function head() {
   return el("header", {},
     el("div", { class: "top" }, el("h1", {}, data.title), theme),
     el("p", { class: "lede" }, el("bdi", {}, data.text)),
+    ...(data.note ? [el("p", { class: "note" }, el("bdi", {}, data.note))] : []),
     el("dl", {}, ...facts.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value)))));
 }
 const foot = "In every figure: point at it, or go to it with Tab and move with the arrow keys, to read its numbers; Home and End lead to the "

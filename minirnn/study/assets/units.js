@@ -21,7 +21,7 @@ function units() {
   if (!seen.length) return [];
   chosen.layer = layers.indexOf(seen[0]);
   const isGradient = () => !(chosen.quantity in layer().forward);
-  const numbers = () => (isGradient() ? layer().backward[chosen.quantity].at(chosen.step) : layer().forward[chosen.quantity].data);
+  const numbers = () => (isGradient() ? layer().backward[chosen.quantity].at(keptStep(layer()).entry) : layer().forward[chosen.quantity].data);
   let order = []; // the unit of each row
   const read = (r, c) => {
     const where = `unit ${order[r]} · ${item(layer().axis, c)} · ${chosen.quantity}`;
@@ -34,14 +34,16 @@ function units() {
     const now = numbers();
     const H = now.length / times();
     const through = (array) => (unit) => range(times()).map((t) => array[t * H + unit]);
-    const gradient = layer().backward.dh?.at(chosen.step);
+    const gradient = layer().backward.dh?.at(keptStep(layer()).entry);
     order = ordered(H, chosen.order, through(now), through(gradient?.length === now.length ? gradient : now));
     const most = largest(now);
     const scale = new Scale(...(RANGES[chosen.quantity] ?? [-most, most]), isGradient() && chosen.logarithmic);
     const line = H > 210 ? 2 : Math.min(18, Math.floor(420 / H));
     const value = (r, c) => now[c * H + order[r]];
     timeMap(plane, layer().axis, H, line, value, scale, scale.signed ? "signed" : "gate", math(chosen.quantity), order.map(String));
-    const whose = isGradient() ? `Here for ${stepName()}. ` : "";
+    const { step } = keptStep(layer());
+    const instead = step === chosen.step ? "" : `, the nearest to ${stepName()} that is kept unit by unit`;
+    const whose = isGradient() ? `Here for ${stepName(step)}${instead}. ` : "";
     part.words.replaceChildren(...explain(chosen.quantity, layer().cell), whose, `Each row is a unit of ${layer().name}.`);
   });
 
