@@ -128,7 +128,7 @@ def _joined(calls: Sequence[Call]) -> list[list[Part]]:
 
 def _going_on(call: Call, before: Call) -> Array | None:
     """Which sequences of the call before this one carries on, in their order: their last states are its first. None if it does not."""
-    if not call.options.get("stateful") or call.place.part.endswith("reverse") is not _packing(call).backwards:
+    if not call.options.get("stateful") or _from_the_end(call):
         return None
     packing, last = _packing(before), last_rows(before.batch_sizes)
     ends = np.concatenate([_host(s)[last] for s in before.states], axis=1)[packing.inverse]
@@ -156,7 +156,7 @@ class Traced:
         first = parts[0].call
         self.name = name
         self.cell = first.cell
-        self.reverse = first.place.part.endswith("reverse")
+        self.reverse = _from_the_end(first)
         self._a = "a gru" if self.cell == "gru" else f"an {self.cell}"
         self._parts, self._calls = parts, [part.call for part in parts]
         self._kept: dict[str, tuple[int, Array]] = {}
@@ -186,7 +186,7 @@ class Traced:
         if name.startswith("_") or name not in GATES[self.cell] + STATES[self.cell]:
             there = " ".join(GATES[self.cell] + STATES[self.cell])
             raise AttributeError(f"{name!r}: the trace of {self._a} layer has {there}, dh, {'dc, ' * (self.cell == 'lstm')}dz and dx")
-        return self._spread(name, lambda call: _forward(call, name))
+        return self._read(name, lambda call: _forward(call, name))
 
     @property
     def dh(self) -> Array:
@@ -268,9 +268,9 @@ class Traced:
             return np.zeros((len(call.x), width), call.states[0].dtype)
 
         width = next(rows(call).shape[1] for call in self._calls if call.number)
-        return self._spread(name, latest, number)
+        return self._read(name, latest, number)
 
-    def _spread(self, name: str, rows: Callable[[Call], Any], number: int = 0) -> Array:
+    def _read(self, name: str, rows: Callable[[Call], Any], number: int = 0) -> Array:
         kept = self._kept.get(name)
         if kept is None or kept[0] != number:
             kept = self._kept[name] = number, _spread(self._parts, rows)
@@ -306,12 +306,17 @@ def _packing(call: Call) -> Packing:
     return Packing((call.batch_sizes[:, None] > np.arange(call.batch_sizes[0])).sum(0))
 
 
+def _from_the_end(call: Call) -> bool:
+    """Whether the layer runs against time: its reverse direction, or the other one over rows that stand turned."""
+    return call.place.part.endswith("reverse") is not _packing(call).backwards
+
+
 def _spread(parts: Sequence[Part], rows: Callable[[Call], Any]) -> Array:
     """Rows (S, F) of each call as one (T, N, F), NaN where a sequence has ended."""
     N, pieces = len(parts[0].sequences), []
     for call, sequences in parts:
         values, packing = _host(rows(call)), _packing(call)
-        if call.place.part.endswith("reverse") is not packing.backwards:
+        if _from_the_end(call):
             values = values[packing.reverse]
         piece = np.full((packing.T, N, values.shape[1]), np.nan, values.dtype)
         piece[packing.time, sequences[packing.sequence]] = values

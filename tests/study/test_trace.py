@@ -591,6 +591,7 @@ def test_time_is_that_of_the_series_where_a_model_turns_them(rng: np.random.Gene
     with mr.study.trace() as t:
         h = model(x.turned())[0].turned().unpack()
     np.testing.assert_array_equal(np.nan_to_num(t["l0"].h), h.data)
+    assert t["l0"].reverse
 
 
 @NEEDED
