@@ -160,7 +160,7 @@ def _example(subject: Subject, run: str, terms: Terms, layers: Mapping[str, Grad
     notes = [subject.note] if subject.note else []
     short = next((layer.parts for layer in found if layer.parts is not None), None)
     if short is not None:
-        notes.append(f"gradients by unit are kept for the whole loss and {len(short) - 1} of {len(losses)} loss steps, norms for all")
+        notes.append(f"Gradients by unit are kept for the whole loss and {len(short) - 1} of {len(losses)} loss steps, norms for all.")
     first = next(iter(inputs.values()))  # what attention looks at
     look = [] if terms.attention is None else [Attention("attention", first.name, to_device(terms.attention, "cpu"))]
     return Example(
@@ -180,7 +180,7 @@ def _example(subject: Subject, run: str, terms: Terms, layers: Mapping[str, Grad
         layers=found,
         influence={inputs[name].name: values for name, values in influence.items()},
         attention=look,
-        note="; ".join(notes),
+        note=" ".join(notes),
     )
 
 

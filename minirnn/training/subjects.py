@@ -49,7 +49,7 @@ def encoded(text: str, vocabulary: Vocabulary, asked: Question, what: str) -> tu
 
 def own(found: Hypothesis) -> str:
     """What a page says of words that the model has found itself."""
-    return "the words are the model's own" + ("" if found.finished else ", broken off where they did not end")
+    return "The words are the model's own" + ("." if found.finished else ", broken off where they did not end.")
 
 
 def spelt(ids: Array, vocabulary: Vocabulary) -> list[str]:

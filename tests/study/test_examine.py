@@ -218,7 +218,7 @@ def test_what_would_be_large_is_kept_for_some_steps(monkeypatch: pytest.MonkeyPa
     whole = examine(subject)
     monkeypatch.setattr(examining, "BYTES", 3 * sum(8 * layer.forward["h"].size for layer in whole.layers))
     short = examine(subject)
-    assert short.note == "gradients by unit are kept for the whole loss and 2 of 4 loss steps, norms for all"
+    assert short.note == "Gradients by unit are kept for the whole loss and 2 of 4 loss steps, norms for all."
     for layer, complete in zip(short.layers, whole.layers, strict=True):
         assert list(layer.parts or ()) == [0, 1, 4]
         assert complete.parts is None

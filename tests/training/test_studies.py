@@ -69,7 +69,7 @@ def test_a_translation_of_the_models_own(translator: TranslationTask) -> None:
     assert example.inputs[0].labels == ["five"]
     assert example.outputs.labels == [*spoken, "<eos>"]
     assert list(example.outputs.predicted[: len(spoken)]) == spoken  # which were the most probable ones
-    assert example.note == "the words are the model's own" + ("" if found.finished else ", broken off where they did not end")
+    assert example.note == "The words are the model's own" + ("." if found.finished else ", broken off where they did not end.")
 
 
 def test_a_pair_of_the_data(translator: TranslationTask) -> None:
@@ -158,7 +158,7 @@ def test_a_picture_the_model_speaks_of(describer: CaptionerTask, tmp_path: Path)
     example = ask(describer, given=str(tmp_path / "x.png"))
     said = describer.caption([tmp_path / "x.png"])[0]
     assert example.outputs.labels == [*said.words, "<eos>"]
-    assert example.note.startswith("the words are the model's own")
+    assert example.note.startswith("The words are the model's own")
 
 
 @pytest.mark.parametrize("latent", [0, 3])
@@ -199,9 +199,9 @@ def swings(tmp_path_factory: pytest.TempPathFactory) -> DataArguments:
 TINY = SSMTaskConfig(latent=3, hidden=6, encoder_hidden=5, combiner=4, emission_hidden=4)
 LAYERS: dict[str, dict[str, tuple[str, bool]]] = {
     "lstm": {"lstm.l0": ("expected", False)},
-    "srnn": {"past.l0": ("expected", False), "encoder.l0": ("series", True)},
-    "smoothing": {"encoder.l0": ("series", True), "transition": ("expected", False)},
-    "filtering": {"encoder.l0": ("series", False), "transition": ("expected", False)},
+    "srnn": {"past.l0": ("expected", False), "encoder.l0": ("expected", True)},
+    "smoothing": {"encoder.l0": ("expected", True), "transition": ("expected", False)},
+    "filtering": {"encoder.l0": ("expected", False), "transition": ("expected", False)},
 }
 
 

@@ -386,13 +386,13 @@ class SSMTask(Task[SSMTaskConfig, Pieces]):
             return found._replace(losses=found.losses + units.astype(found.losses.dtype))
 
         turned = self.config.model == "srnn" or (self.config.model == "ssm" and self.config.posterior == "smoothing")
-        notes = ["" if self.config.model == "lstm" else "losses are minus the ELBO, at one draw of z from q"]
-        notes += [f"the last {len(x)} of {first + len(x)} frames; the model has not seen those before"] if first else []
+        notes = [] if self.config.model == "lstm" else ["Losses are minus the ELBO, at one draw of z from q."]
+        notes += [f"These are the last {len(x)} of {first + len(x)} frames; the model has not seen those before."] if first else []
         where = asked.given or f"{asked.split} series {asked.index} of {self.data.source}"
         return Subject(
             title={"ssm": "A neural state-space model", "srnn": "An SRNN", "lstm": "An LSTM"}[self.config.model] + " at work on a series",
             text=f"{where}: {len(x)} frames of {', '.join(self.form.columns[:4])}{', ...' if len(self.form.columns) > 4 else ''}",
-            note="; ".join(filter(None, notes)),
+            note=" ".join(notes),
             model=self.name,
             terms=terms,
             inputs={"series": Axis("series", "series", frames, values=x)},
@@ -400,7 +400,7 @@ class SSMTask(Task[SSMTaskConfig, Pieces]):
             labels=self._chords(x) if self.is_music else frames,
             say=self._chords if self.is_music else None,
             expect=self.form.scaling.undo,
-            under={"encoder": "series", "past": "expected", "lstm": "expected", "transition": "expected"},
+            under=dict.fromkeys(("encoder", "past", "lstm", "transition"), "expected"),  # frame t, be it what is read or what is foretold
             turned=frozenset({"encoder"} if turned else ()),
         )
 

@@ -278,7 +278,7 @@ class VAETask(Task[VAETaskConfig, Array]):
         return Subject(
             title="A sequence VAE at work" if read else "A language model at work",
             text=text,
-            note="the last loss step is the KL; z is one draw from q(z | x), and the losses are minus the ELBO there" if read else "",
+            note="The last loss step is the KL. z is one draw from q(z | x), and the losses are minus the ELBO there." if read else "",
             model=self.name,
             terms=lambda: self.model.terms(ids, rng=asked.seed),
             inputs={**read, "written": subjects.before(labels)},
