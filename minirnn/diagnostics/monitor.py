@@ -37,6 +37,16 @@ def monitored(monitor: Monitor) -> Iterator[None]:
         _monitors.reset(token)
 
 
+@contextmanager
+def unwatched() -> Iterator[None]:
+    """Show the operations of this context to nobody: they are a monitor's own."""
+    token = _monitors.set(())
+    try:
+        yield
+    finally:
+        _monitors.reset(token)
+
+
 def is_watched() -> bool:
     """Whether operations are shown to any monitor."""
     return bool(_monitors.get())

@@ -26,8 +26,10 @@ from minirnn.tensor import Tensor
 
 def _locate(array: Array, batch_sizes: Array, backward: bool = False) -> str:
     """The time step of the first NaN or Inf, in the order in which the pass goes through time."""
-    bad = np.argwhere(~np.isfinite(array))[-1 if backward else 0]
     ends = np.cumsum(batch_sizes)
+    if array.ndim == 3 and array.shape[0] * array.shape[1] == ends[-1]:
+        array = array.reshape(ends[-1], -1)  # of a dense batch
+    bad = np.argwhere(~np.isfinite(array))[-1 if backward else 0]
     if len(array) != ends[-1]:
         return f"index {tuple(bad.tolist())} of {array.shape}, which is summed over the steps or stands at their end"
     step = int(np.searchsorted(ends, bad[0], side="right"))
