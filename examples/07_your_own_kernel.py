@@ -98,15 +98,15 @@ for sizes in ((1, 1, 1), (5, 3, 4), (9, 1, 7)):
 
 # %%
 # Timed only now, forward and backward, in turns. Beside them the package's GRU: a gate more, the input projection too, a compiled kernel.
-# (A kernel for a cell that the package has is less work: ``minirnn bench lstm --kernel examples/my_kernel.py`` checks and times one.)
+# (For a cell that the package has, ``minirnn compare`` and ``minirnn bench lstm --kernel`` take files such as ``examples/my_kernel.py``.)
 
 lengths, gru = (8, 32, 128), mr.nn.GRU(128, 64, rng=0)
 forms, times = {"unrolled": unrolled, "fused": MGU.apply, "GRU, compiled": lambda z, u: gru(z)[0]}, defaultdict(list)
 for T in lengths:
     inputs = example(T, 16, 64, "float32")
     runs = {name: lambda form=form, inputs=inputs: form(*inputs).sum().backward() for name, form in forms.items()}
-    for name, seconds in interleave({name: partial(turn, run) for name, run in runs.items()}, 5).items():
-        times[name].append(1e3 * summary(seconds).least)  # of five: what else the machine does only adds
+    for name, seconds in interleave({name: partial(turn, run) for name, run in runs.items()}, 3).items():
+        times[name].append(1e3 * summary(seconds).least)  # of three: what else the machine does only adds
     print(f"T = {T:<3}  " + "   ".join(f"{name} {ms[-1]:6.2f} ms" for name, ms in times.items()))
 
 axes = (picture := figure(7, 4)).subplots()
