@@ -69,6 +69,19 @@ def test_a_chapter_is_short_and_has_its_picture_beside_it(chapter: Path) -> None
     assert len(picture) <= MOST_BYTES
 
 
+def test_the_same_seed_prints_the_same(tmp_path: Path) -> None:
+    """A chapter that trains, cut short: what it prints comes before it judges itself."""
+    needs("05")
+    (chapter,) = FOLDER.glob("05_*.py")
+    text = chapter.read_text(encoding="utf-8")
+    assert text.count("64, 300, 4") == 1
+    short = tmp_path / chapter.name
+    short.write_text(text.replace("64, 300, 4", "64, 20, 4"), encoding="utf-8")
+    first, second = run(short, tmp_path, "a.png"), run(short, tmp_path, "b.png")
+    assert "scheduled sampling" in first.stdout
+    assert first.stdout == second.stdout
+
+
 @pytest.mark.parametrize("number", PLANTED)
 def test_a_chapter_notices_a_mistake(number: str, tmp_path: Path) -> None:
     needs(number)
