@@ -3,8 +3,8 @@ Teacher forcing and exposure bias
 =================================
 
 A decoder models :math:`p(y_1..y_L | x) = \prod_l p(y_l | y_{<l}, x)`. In training it is given the reference as :math:`y_{<l}`: *teacher
-forcing* (Williams and Zipser 1989). All steps are then known at once, the loss is the exact log-likelihood, and it learns fast. At test nobody
-gives it the reference; it reads its own predictions, mistakes included, which it has never seen in training. That is *exposure bias*
+forcing* (Williams and Zipser 1989). All steps are then known at once, the loss is the exact log-likelihood, and it learns fast. At test
+nobody gives it the reference; it reads its own predictions, mistakes included, which it has never seen in training. That is *exposure bias*
 (Ranzato et al. 2016). How much does it cost?
 
 The task here is copying: a walk of 10 steps on a ring of 12 symbols, each one up or one down, goes through an encoder and must come out
