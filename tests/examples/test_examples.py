@@ -20,6 +20,7 @@ PNG, MOST_BYTES, MOST_LINES = b"\x89PNG\r\n\x1a\n", 150_000, 119
 PLANTED = {
     "01": ("c = f * c + i * g", "c = f * c + i * g + 1e-9"),
     "02": ("dc_t = dc[t] * f  # (2.9)", "dc_t = dc[t] * f * (1 + 1e-9)"),
+    "03": ("(1 - h[t] ** 2)[:, None] * W @ product", "(1 - h[t])[:, None] * W @ product"),
     "05": ("given[:, position] = predictions(", "given[:, position] = source[:, position]  # predictions("),
     "06": ('sync();", ""),', 'sync();", "if (t + 1 < T) cooperative_groups::this_grid().sync();"),'),
     "07": ("+ dfh * h)", "+ dfh)"),
