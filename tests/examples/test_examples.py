@@ -21,6 +21,7 @@ PLANTED = {
     "01": ("c = f * c + i * g", "c = f * c + i * g + 1e-9"),
     "02": ("dc_t = dc[t] * f  # (2.9)", "dc_t = dc[t] * f * (1 + 1e-9)"),
     "03": ("(1 - h[t] ** 2)[:, None] * W @ product", "(1 - h[t])[:, None] * W @ product"),
+    "04": ("tuple(part.detach() for part in state)", "tuple(part for part in state)"),
     "05": ("given[:, position] = predictions(", "given[:, position] = source[:, position]  # predictions("),
     "06": ('sync();", ""),', 'sync();", "if (t + 1 < T) cooperative_groups::this_grid().sync();"),'),
     "07": ("+ dfh * h)", "+ dfh)"),
