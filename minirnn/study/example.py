@@ -30,6 +30,7 @@ class Axis:
         labels: T texts, one an item: the token, or what else names the item ("row 2, column 3", "1874").
         values: (T, D) of a series, NaN where one is missing; not for other kinds.
         expected: (T, D) of a series, what the model expected of each frame, where that is known.
+        columns: D names of the values, or none.
         image: (3, S, S) uint8, red, green and blue, of patches; not for other kinds.
         grid: (rows, columns) of the patches, which lie row by row: T = rows * columns.
 
@@ -42,6 +43,7 @@ class Axis:
     labels: Sequence[str]
     values: Array | None = None
     expected: Array | None = None
+    columns: Sequence[str] = ()
     image: Array | None = None
     grid: tuple[int, int] | None = None
 
@@ -57,8 +59,12 @@ class Axis:
         )
         if self.values is not None:
             _shape(where, "values", self.values, ("T", len(self)), ("D", None))
+            D = np.shape(self.values)[-1]
+            _require(
+                len(self.columns) in (0, D), where, f"columns must name the D = {D} values of a frame, or none, got {len(self.columns)}"
+            )
             if self.expected is not None:
-                _shape(where, "expected", self.expected, ("T", len(self)), ("D", np.shape(self.values)[-1]))
+                _shape(where, "expected", self.expected, ("T", len(self)), ("D", D))
         if self.image is not None and self.grid is not None:
             size = np.shape(self.image)[-1]
             _shape(where, "image", self.image, ("", 3), ("S", size), ("S", size))

@@ -39,6 +39,10 @@ def test_an_example_without_loss_steps_layers_or_history_is_one() -> None:
             {"kind": "series", "values": np.zeros((2, 3)), "expected": np.zeros((2, 1))},
             "Axis 'x': expected must have shape (T, D) = (2, 3), got (2, 1)",
         ),
+        (
+            {"kind": "series", "values": np.zeros((2, 3)), "columns": ["a", "b"]},
+            "Axis 'x': columns must name the D = 3 values of a frame, or none, got 2",
+        ),
         ({"grid": (1, 2)}, "Axis 'x': patches, and nothing else, have an image and a grid"),
         (
             {"kind": "patches", "image": np.zeros((3, 4, 4), np.uint8), "grid": (2, 2)},

@@ -259,6 +259,21 @@ def test_what_was_expected_of_a_series_is_beside_it(show: Callable[..., Page]) -
     assert opened.get_by_text("the wide pale line: what the model expected").is_visible()
 
 
+def test_many_values_a_frame_are_a_map(show: Callable[..., Page]) -> None:
+    made = made_up.forecaster(T=12, H=5)
+    roll = (np.random.default_rng(0).random((12, 9)) < 0.3).astype(float)
+    roll[:, 2] = 0  # a value that never changes is left out
+    keys = list("ABCDEFGHI")
+    axis = replace(made.inputs[0], values=roll, expected=np.where(roll, 0.75, 0.25), columns=keys)
+    opened = show(replace(made, inputs=[axis]))
+    grid = plane(opened, f"Influence of each item of {axis.name}")
+    assert grid.locator("rect.came").count() == roll.sum()
+    assert grid.locator("canvas").evaluate("map => [map.width, map.height]") == [12, 8]
+    t = int(roll.sum(1).argmax())
+    names = " ".join(key for key, value in zip(keys, roll[t], strict=True) if value)
+    assert f" · value {names} · expected {names} · " in go(grid, 0, t)
+
+
 def test_the_pointer_reads_the_cell_under_it(show: Callable[..., Page]) -> None:
     example = made_up.translator()
     opened = show(example)

@@ -5,6 +5,8 @@ const SHADES = {
   patches: "The clearer a patch, the larger `‖∂L/∂x_t‖`, the norm of the gradient at it",
   series: "The higher the bar, the larger `‖∂L/∂x_t‖`, the norm of the gradient at that frame",
 };
+const EXPECTED = { curves: "the wide pale line: what the model expected", map: "colour: what the model expected; marks: what came" };
+const MANY = 6; // values of a frame that are drawn as a map, and not as curves
 const MEANING = ": there a small change changes the loss most. ";
 
 function influences() {
@@ -21,8 +23,8 @@ function influence(axis, note) {
   const now = () => data.influence[name].at(chosen.step);
   const read = (r, c) => {
     const t = kind === "patches" ? r * axis.grid[1] + c : c;
-    const value = kind === "series" ? ` · value ${Array.from(axis.values.at(t), shown).join(", ")}` : "";
-    const expected = axis.expected ? ` · expected ${Array.from(axis.expected.at(t), (x) => shown(x)).join(", ")}` : "";
+    const value = kind === "series" ? ` · value ${inWords(axis, axis.values, t)}` : "";
+    const expected = axis.expected ? ` · expected ${inWords(axis, axis.expected, t)}` : "";
     return { where: `${item(name, t)}${value}${expected} · gradient norm`, value: shown(now()[t]), axis: name, t };
   };
   const plane = new Plane(`Influence of each item of ${name}`, note, read);
@@ -35,7 +37,7 @@ function influence(axis, note) {
     const words = top.flatMap((t, k) => [k ? ", " : "Largest: ", el("bdi", {}, visible(labels[t])), ` ${shown(now()[t])}`]);
     most.replaceChildren(...(words.length ? [...words, "."] : ["Nothing of it reaches this part of the loss."]));
   });
-  const names = [...(inputs.length > 1 ? [name] : []), ...(axis.expected ? ["the wide pale line: what the model expected"] : [])];
+  const names = [...(inputs.length > 1 ? [name] : []), ...(axis.expected ? [axis.values.shape[1] > MANY ? EXPECTED.map : EXPECTED.curves] : [])];
   const caption = names.length ? [el("figcaption", {}, names.join("; "))] : [];
   const frame = kind === "patches" ? el("div", { class: "pictures" }, plainPicture(axis), plane.frame) : plane.frame;
   return figure(`Influence of ${name}`, ...caption, frame, plane.foot, most);
@@ -81,17 +83,21 @@ function plainPicture(axis) {
 }
 const pictureSize = ({ clientWidth: width }) => Math.min(300, (width - 24) / 2);
 
+// A frame in words: its numbers, the first of very many; of many that are 0 or 1, or probable so, the names of those above 1/2.
+function inWords({ values, columns }, numbers, t) {
+  const now = Array.from(numbers.at(t));
+  if (now.length <= MANY || !finite(values.data).every((x) => x === 0 || x === 1)) {
+    return now.slice(0, MANY).map((x) => shown(x)).join(", ") + (now.length > MANY ? ", …" : "");
+  }
+  return now.flatMap((x, d) => (x > 0.5 ? [columns[d] ?? `${d + 1}`] : [])).join(" ") || "none";
+}
+
 function shadedSeries(plane, axis, now, scale) {
   const [T, D] = axis.values.shape;
-  const [high, low] = [110, 54]; // of the values and of the bars under them
-  rowTexts(plane, ["value", "norm"], 96);
   const cell = cellWidth("series", T, plane.room);
-  const known = finite([...axis.values.data, ...(axis.expected?.data ?? [])]);
-  const [least, most] = [Math.min(...known), Math.max(...known)];
-  const y = (value) => 6 + (1 - (value - least) / (most - least || 1)) * (high - 12);
   const x = (t) => (t + 0.5) * cell;
-  const drawn = (frames, kind) => range(D).map((d) => curve(range(T).map((t) => [x(t), y(frames.at(t)[d])]), `series-${d % 4}${kind}`));
-  const curves = [...(axis.expected ? drawn(axis.expected, " expected") : []), ...drawn(axis.values, "")];
+  const { high, drawn, under } = D > MANY ? seriesMap(plane, axis, cell) : seriesCurves(plane, axis, x);
+  const low = 54; // of the bars
   const base = high + 10 + low;
   const bars = Array.from(now, (value, t) => {
     const height = low * (scale.place(value) || 0);
@@ -99,6 +105,33 @@ function shadedSeries(plane, axis, now, scale) {
   });
   const rule = svg("line", { class: "rule", x1: 0, x2: T * cell, y1: base, y2: base });
   const height = base + textHeight(axis, cell);
-  const drawing = sheet(T * cell, height, rule, ...curves, ...bars, ...texts(axis, cell, x, base, -1));
-  plane.show([drawing], lattice(1, T, cell, base, axis.name, height));
+  const drawing = sheet(T * cell, height, rule, ...drawn, ...bars, ...texts(axis, cell, x, base, -1));
+  plane.show([...under, drawing], lattice(1, T, cell, base, axis.name, height));
+}
+function seriesCurves(plane, { values, expected }, x) {
+  rowTexts(plane, ["value", "norm"], 96);
+  const [T, D] = values.shape;
+  const known = finite([...values.data, ...(expected?.data ?? [])]);
+  const [least, most] = [Math.min(...known), Math.max(...known)];
+  const high = 110;
+  const y = (value) => 6 + (1 - (value - least) / (most - least || 1)) * (high - 12);
+  const curves = (frames, kind) => range(D).map((d) => curve(range(T).map((t) => [x(t), y(frames.at(t)[d])]), `series-${d % 4}${kind}`));
+  return { high, drawn: [...(expected ? curves(expected, " expected") : []), ...curves(values, "")], under: [] };
+}
+// The values that change, the first one at the bottom as on a keyboard.
+function seriesMap(plane, { values, expected, columns }, cell) {
+  const [T, D] = values.shape;
+  const rows = range(D).filter((d) => range(T).some((t) => values.at(t)[d] !== values.at(0)[d])).reverse();
+  const line = clamp(Math.floor(240 / Math.max(1, rows.length)), 3, 12);
+  rowTexts(plane, rows.map((d) => columns[d] ?? String(d + 1)), line);
+  const numbers = expected ?? values;
+  const known = finite(numbers.data);
+  const scale = new Scale(Math.min(0, ...known), largest(known));
+  const value = (r, t) => numbers.at(t)[rows[r]];
+  const middle = (Math.min(...finite(values.data)) + Math.max(...finite(values.data))) / 2;
+  const size = Math.min(line, cell) / 2;
+  const mark = (r, t) => svg("rect", { class: "came", x: (t + 0.5) * cell - size / 2, y: (r + 0.5) * line - size / 2, width: size, height: size });
+  const marks = expected ? rows.flatMap((d, r) => range(T).filter((t) => values.at(t)[d] > middle).map((t) => mark(r, t))) : [];
+  const map = rows.length ? heat({ rows: rows.length, columns: T }, cell, line, value, scale, scale.signed ? "signed" : "gate") : [];
+  return { high: rows.length * line, drawn: marks, under: map };
 }

@@ -388,14 +388,15 @@ class SSMTask(Task[SSMTaskConfig, Pieces]):
         turned = self.config.model == "srnn" or (self.config.model == "ssm" and self.config.posterior == "smoothing")
         notes = [] if self.config.model == "lstm" else ["Losses are minus the ELBO, at one draw of z from q."]
         notes += [f"These are the last {len(x)} of {first + len(x)} frames; the model has not seen those before."] if first else []
+        named = ", ".join(self.form.columns[:4]) + (", ..." if len(self.form.columns) > 4 else "")
         where = asked.given or f"{asked.split} series {asked.index} of {self.data.source}"
         return Subject(
             title={"ssm": "A neural state-space model", "srnn": "An SRNN", "lstm": "An LSTM"}[self.config.model] + " at work on a series",
-            text=f"{where}: {len(x)} frames of {', '.join(self.form.columns[:4])}{', ...' if len(self.form.columns) > 4 else ''}",
+            text=f"{where}: {len(x)} {'chords' if self.is_music else f'frames of {named}'}",
             note=" ".join(notes),
             model=self.name,
             terms=terms,
-            inputs={"series": Axis("series", "series", frames, values=x)},
+            inputs={"series": Axis("series", "series", frames, values=x, columns=self.form.columns)},
             output="expected",
             labels=self._chords(x) if self.is_music else frames,
             say=self._chords if self.is_music else None,
