@@ -29,17 +29,6 @@ class Passes:
         self.inside = False
         self._weights: dict[int, tuple[int, Array, Array]] = {}
 
-    @contextmanager
-    def one(self, retain: bool) -> Iterator[None]:
-        before = self.inside, self.is_last
-        self.number += not self.inside
-        self.is_last = not retain and (self.is_last or not self.inside)
-        self.inside = True
-        try:
-            yield
-        finally:
-            self.inside, self.is_last = before
-
     def kept(self, weight: Array) -> Array:
         """A weight as it is in this backward pass: an optimiser will change it in place."""
         number, _, copy = self._weights.get(id(weight), (0, weight, weight))
@@ -47,6 +36,23 @@ class Passes:
             copy = weight.copy()
             self._weights[id(weight)] = self.number, weight, copy
         return copy
+
+
+class _Pass:
+    """The context of one backward pass. Written out, as `contextmanager` takes a microsecond."""
+
+    def __init__(self, passes: Passes, retain: bool) -> None:
+        self.passes, self.retain = passes, retain
+
+    def __enter__(self) -> None:
+        passes = self.passes
+        self.before = passes.inside, passes.is_last
+        passes.number += not passes.inside
+        passes.is_last = not self.retain and (passes.is_last or not passes.inside)
+        passes.inside = True
+
+    def __exit__(self, *_: object) -> None:
+        self.passes.inside, self.passes.is_last = self.before
 
 
 class Recorder:
@@ -58,7 +64,9 @@ class Recorder:
         self._again: Iterator[Call] = iter(())  # calls that are made once more, in a backward pass
         self._listening: list[list[Call]] = []
 
-    def call(self, cell: str, place: Place, batch_sizes: Array, x: Array, w_ih: Array, first: Sequence[Array], **options: Any) -> Call:
+    def call(
+        self, cell: str, place: Place, batch_sizes: Array, x: Array, w_ih: Array, first: Sequence[Array], options: dict[str, Any]
+    ) -> Call:
         """A record for a call that begins; one that is made once more gets its old record."""
         call = next(self._again, None)
         if call is None:
@@ -172,4 +180,4 @@ _NOTHING = nullcontext()
 def backward_pass(retain: bool) -> AbstractContextManager[None]:
     """The context in which a backward pass runs. One inside another is a part of it."""
     by = _recorder.get()
-    return _NOTHING if by is None else by.passes.one(retain)
+    return _NOTHING if by is None else _Pass(by.passes, retain)

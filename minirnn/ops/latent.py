@@ -108,7 +108,7 @@ class Gain(Latent):
             (_, H), Z = w_hh.shape, w_ih.shape[1]
             i, f, g, _ = (tape.gates[:, k * H : (k + 1) * H] for k in range(4))  # (S, H) each
             first = [self.xp.zeros((int(self.batch_sizes[0]), H), w_hh.dtype)] * 2
-            self.call = by.call("lstm", self.place, self.batch_sizes, tape.zh[:, :Z], w_ih, first)
+            self.call = by.call("lstm", self.place, self.batch_sizes, tape.zh[:, :Z], w_ih, first, {})
             self.call.gates = [tape.gates]
             self.call.states = tape.hz[:, :H], f * tape.c_before + i * g
         return outputs

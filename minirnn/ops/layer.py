@@ -131,7 +131,7 @@ class Layer(Recurrence):
         self.tapes = []
         if (by := recorder()) is not None:
             options = {"stateful": self.stateful, **self.cell_options()}
-            self.call = by.call(self.cell, self.place, self.batch_sizes, self.rows, w_ih, self.first, **options)
+            self.call = by.call(self.cell, self.place, self.batch_sizes, self.rows, w_ih, self.first, options)
         b, *own = self._folded(others, w_hh)
         running = [s.copy() for s in self.first] if len(self.pieces) > 1 else self.first
         whole = [xp.empty((S, H), x.dtype) for _ in running] if len(self.pieces) > 1 else []  # h, c
@@ -219,7 +219,9 @@ class Layer(Recurrence):
 
     def _tapped(self, call: Call, tape: Any, given: Sequence[Array | None], rows: slice) -> Sequence[Array]:
         """The kernel's gradients, with dz and the whole gradients of all states left in `call`; the gates stay as they are."""
-        dz, taps = call.dz[rows], tuple([whole[rows] for whole in call.taps])
+        dz, taps = call.dz, call.taps
+        if len(self.pieces) > 1:
+            dz, taps = dz[rows], tuple([whole[rows] for whole in taps])
         options: dict[str, Any] = self._to(dz)
         if has_taps := getattr(self.kernel, "taps", False):
             options["taps"] = taps
@@ -298,7 +300,7 @@ class Layer(Recurrence):
         z = linear(rows, w_ih, b)
         if by is not None:
             arrays = rows.data, w_ih.data, [s.data for s in first]
-            options["call"] = call = by.call(cls.cell, here(), batch_sizes, *arrays, stateful=stateful, **options)
+            options["call"] = call = by.call(cls.cell, here(), batch_sizes, *arrays, {"stateful": stateful, **options})
             call.states = [xp.empty((len(z), H), z.dtype) for _ in first]
         outputs = cls.recurrence(z, w_hh, *own, *first, batch_sizes, **options)
         h, last = outputs[0], outputs[-cls.states :]
