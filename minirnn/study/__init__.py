@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from minirnn.study.checkpointing import Checkpointing, checkpointing
 from minirnn.study.compare import Batch, Comparison, compare
 from minirnn.study.gradcheck import GradientError, gradcheck, gradgradcheck
 from minirnn.study.graph import Graph, graph
@@ -11,6 +12,7 @@ from minirnn.study.truncation import Truncation, truncated, truncation
 
 __all__ = [
     "Batch",
+    "Checkpointing",
     "Comparison",
     "GradientError",
     "Graph",
@@ -19,6 +21,7 @@ __all__ = [
     "Trace",
     "Traced",
     "Truncation",
+    "checkpointing",
     "compare",
     "gradcheck",
     "gradgradcheck",
