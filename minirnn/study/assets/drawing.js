@@ -13,7 +13,7 @@ function heat(area, cell, line, value, scale, kind) {
   const box = { left: 0, top: 0, width: columns * cell, height: rows * line };
   place(canvas, box);
   place(sieve, box);
-  sieve.style.backgroundSize = `${cell >= 12 ? `${cell}px` : "0"} 100%, 100% ${line >= 8 ? `${line}px` : "0"}`;
+  sieve.style.backgroundSize = `${cell >= 16 ? `${cell}px` : "0"} 100%, 100% ${line >= 8 ? `${line}px` : "0"}`;
   return [canvas, sieve];
 }
 
@@ -24,7 +24,7 @@ document.body.append(el("div", { class: "palettes", "aria-hidden": true }, ...Ob
 
 function legend(kind, scale, meaning) {
   const ticks = scale.ticks().map((tick) => {
-    const text = el("span", {}, tick.place % 0.5 ? Number(tick.value.toPrecision(2)).toString().replace("-", "−") : shown(tick.value));
+    const text = el("span", {}, shown(tick.value, tick.place % 0.5 ? 2 : 4));
     text.style.left = `${100 * tick.place}%`;
     return text;
   });

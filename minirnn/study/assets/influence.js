@@ -31,7 +31,8 @@ function influence(axis, note) {
   const most = el("p", { class: "most" });
   const shaded = { tokens: shadedTokens, patches: shadedPatches, series: shadedSeries }[kind];
   figures.push(() => {
-    const scale = gradientScale(now());
+    const alike = inputs.filter((other) => other.kind === kind && other.name in data.influence); // are comparable
+    const scale = gradientScale(alike.map((other) => largest(data.influence[other.name].at(chosen.step))));
     shaded(plane, axis, now(), scale, kind === "tokens" ? legend("shade", scale, math(`‖∂${lossSymbol()}/∂x_t‖`)) : null);
     const top = ordered(labels.length, "mean", (t) => [now()[t]]).filter((t) => now()[t] > 0).slice(0, 3);
     const words = top.flatMap((t, k) => [k ? ", " : "Largest: ", el("bdi", {}, visible(labels[t])), ` ${shown(now()[t])}`]);

@@ -28,12 +28,12 @@ function decoded(value) {
   return result;
 }
 
-// Four significant digits; a float32 has seven.
-function shown(x) {
+// Four significant digits, or as many as are asked for; a float32 has seven.
+function shown(x, digits = 4) {
   if (x === null || Number.isNaN(x)) return "none";
   if (x === 0) return "0";
-  const text = Number.isFinite(x) ? x.toPrecision(4) : x > 0 ? "∞" : "-∞";
-  return text.replaceAll("-", "−").replace("e+", "e");
+  const text = Math.abs(x) < 1e-3 ? x.toExponential(digits - 1) : x.toPrecision(digits);
+  return text.replace("Infinity", "∞").replaceAll("-", "−").replace("e+", "e");
 }
 
 // A token as it can be seen where it is empty, or white space, or a control character.

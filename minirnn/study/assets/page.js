@@ -92,6 +92,9 @@ const parts = [...influences(), ...path(), ...units(), ...data.attention.map(att
 document.getElementById("page").append(head(), bench(), el("main", {}, ...parts), el("footer", {}, foot));
 
 function redrawAll() {
+  // All heat maps begin at the same place, so that the same items stand below each other.
+  const longest = data.attention.length ? Math.max(...outputs.labels.map((label) => Array.from(short(label)).length)) : 0;
+  document.body.style.setProperty("--gutter", `${clamp(16 + 6.5 * longest, 60, innerWidth < 560 ? 60 : 110)}px`);
   for (const draw of [...still, ...figures]) draw();
 }
 redrawAll();

@@ -34,7 +34,7 @@ function chart(name, lines, note) {
   const plane = new Plane(`${title} over the updates`, note, read);
   still.push(() => drawChart(plane, lines, steps, low, high, logarithmic));
   const keys = lines.map(({ kind }) => el("span", { class: `key ${kind}` }, KINDS[kind]));
-  return figure(title, el("figcaption", {}, el("b", {}, title), logarithmic ? ", logarithmic" : "", ...keys), plane.frame, plane.foot);
+  return figure(title, el("figcaption", {}, el("b", {}, title), logarithmic ? " (log)" : "", ...keys), plane.frame, plane.foot);
 }
 
 function drawChart(plane, lines, steps, low, high, logarithmic) {
@@ -62,6 +62,6 @@ function drawChart(plane, lines, steps, low, high, logarithmic) {
 }
 function tick(value) {
   const size = Math.abs(value);
-  const text = size && size < 1e-3 ? value.toExponential(0) : String(Number(value.toPrecision(3)));
+  const text = size && size < 1e-2 ? value.toExponential(1) : String(Number(value.toPrecision(3)));
   return text.replaceAll("-", "−");
 }
