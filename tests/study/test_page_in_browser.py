@@ -1,19 +1,15 @@
-"""The page as people use it: in a real browser without a screen, with keys and pointer.
+"""The page as people use it, in a real browser, with keys and pointer: it shows what the example in Python holds.
 
-What the page shows is held against the example in Python. The checks are functions, and the last tests break a page on purpose and demand
-that they notice.
+The checks are functions, and the last tests break a page on purpose and demand that they notice.
 """
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from decimal import ROUND_HALF_UP, Decimal
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -21,110 +17,10 @@ import pytest
 from minirnn.study import page as pages
 from minirnn.study.example import Example
 from tests.study import made_up
+from tests.study.browsing import choose, go, number, plane, pointed, rounded, said, select
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-try:
-    from playwright.sync_api import Browser, Locator, Page, sync_playwright
-except ImportError:
-    pytest.skip("needs Playwright to drive a browser (pip install 'minirnn[browser]')", allow_module_level=True)
-if BROWSER is None:
-    pytest.skip("needs Chromium: none of chromium, chromium-browser, google-chrome is on the path", allow_module_level=True)
-
-WIDE, NARROW = 1200, 360
-WORDS = ["", " ", "עברית", "🙂👩‍🔬", "</script>", "\u202eback", "a-word-that-goes-on-and-on-and-on", "&amp;", "\x00", "'\""]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as driver:
-        options = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
-        found = driver.chromium.launch(executable_path=BROWSER, args=options)
-        yield found
-        found.close()
-
-
-@pytest.fixture
-def show(browser: Browser, tmp_path: Path) -> Iterator[Callable[..., Page]]:
-    """Write a page and open it from disk. Nothing may be written to its console, and nothing but its file asked for."""
-    troubles: list[str] = []
-    contexts = []
-
-    def show(example: Example | bytes, width: int = WIDE, scheme: Any = "light", **options: Any) -> Page:
-        path = tmp_path / f"page{len(contexts)}.html"
-        path.write_bytes(example if isinstance(example, bytes) else pages.render(example))
-        context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme, **options)
-        contexts.append(context)
-        opened = context.new_page()
-        opened.set_default_timeout(10_000)
-        opened.on("console", lambda message: troubles.append(f"console: {message.text}"))
-        opened.on("pageerror", lambda error: troubles.append(f"error: {error}"))
-        opened.on("request", lambda request: request.url.startswith(("file:", "data:")) or troubles.append(f"request: {request.url}"))
-        opened.goto(path.as_uri())
-        opened.wait_for_selector("footer")
-        return opened
-
-    yield show
-    for context in contexts:
-        context.close()
-    assert troubles == []
-
-
-def rounded(number: float) -> Decimal:
-    """The float32 nearest to a number, to four significant digits."""
-    exact = Decimal(float(np.float32(number)))
-    return exact if exact == 0 else exact.quantize(Decimal(1).scaleb(exact.adjusted() - 3), ROUND_HALF_UP)
-
-
-def number(text: str) -> Decimal:
-    return Decimal(text.replace("−", "-"))
-
-
-def plane(opened: Page, name: str) -> Locator:
-    return opened.get_by_role("grid", name=name, exact=True)
-
-
-def choose(opened: Page, step: int) -> None:
-    """Choose the loss step with the slider's keys."""
-    slider = opened.get_by_role("slider")
-    slider.focus()
-    slider.press("Home")
-    for _ in range(step):
-        slider.press("ArrowRight")
-
-
-# Keys that a plane gets, all at once: sent one by one from here they would take most of the time of these tests.
-PRESS = """(cell, [row, column]) => {
-  const press = (key, ctrlKey = false) => cell.dispatchEvent(new KeyboardEvent("keydown", { key, ctrlKey, bubbles: true }));
-  cell.focus();
-  press("Home", true);
-  for (let k = 0; k < row; k++) press("ArrowDown");
-  for (let k = 0; k < column; k++) press("ArrowRight");
-  return [cell.getAttribute("aria-label"), cell.closest("figure").querySelector("output").textContent];
-}"""
-
-
-def go(grid: Locator, row: int, column: int) -> str:
-    """Move the cursor of a plane to a cell; what is then said of it, by the cell and by the readout alike."""
-    label, readout = grid.get_by_role("gridcell").evaluate(PRESS, [row, column])
-    assert label.replace(": ", " ") == readout.replace(": ", " ")
-    return label
-
-
-def said(grid: Locator, row: int, column: int) -> Decimal:
-    return number(go(grid, row, column).rpartition(": ")[2])
-
-
-def pointed(grid: Locator, x: float, y: float) -> Decimal:
-    """What the readout says where the pointer is, x and y in shares of the plane."""
-    grid.scroll_into_view_if_needed()
-    box = grid.bounding_box()
-    assert box is not None
-    grid.page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"])
-    return number(grid.locator("xpath=ancestor::figure").locator("output .number").inner_text())
-
-
-def select(opened: Page, label: str, option: str) -> None:
-    opened.get_by_role("combobox", name=label, exact=True).select_option(label=option)
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 
 def check_numbers(opened: Page, example: Example) -> None:
@@ -330,142 +226,6 @@ def test_the_colours_of_a_heat_map_are_those_of_its_legend(show: Callable[..., P
     assert np.abs(shown - expected).max() <= 2  # 256 steps of colour, and rounding
 
 
-@pytest.mark.parametrize("make", [made_up.translator, made_up.captioner, made_up.forecaster])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_text_can_be_read(show: Callable[..., Page], make: Callable[[], Example], scheme: str) -> None:
-    opened = show(make(), scheme=scheme)
-    opened.locator("summary").click()
-    choose(opened, 2)
-    assert opened.evaluate(DIM) == []
-
-
-def test_the_switch_of_colours_overrules_the_system(show: Callable[..., Page]) -> None:
-    opened = show(made_up.translator(), scheme="dark")
-    colours = """() => {
-        const map = document.querySelector("canvas.heat"), copy = new OffscreenCanvas(1, 1).getContext("2d");
-        copy.drawImage(map, 0, 0);
-        return [getComputedStyle(document.documentElement).backgroundColor, ...copy.getImageData(0, 0, 1, 1).data].join();
-    }"""
-    dark = opened.evaluate(colours)
-    select(opened, "Colours", "light")
-    light = opened.evaluate(colours)
-    assert not set(light.split(",")[:6]) & set(dark.split(",")[:6])  # neither the paper's nor the heat map's
-    select(opened, "Colours", "dark")
-    assert opened.evaluate(colours) == dark
-    opened.emulate_media(color_scheme="light")
-    select(opened, "Colours", "as the system")
-    assert opened.evaluate(colours) == light
-    opened.emulate_media(color_scheme="dark")
-    opened.wait_for_function(f"dark => ({colours})() === dark", arg=dark)
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        made_up.translator,
-        made_up.captioner,
-        made_up.forecaster,
-        lambda: made_up.translator(WORDS * 3, WORDS[::-1] * 2),
-        lambda: replace(made_up.translator(), title="x" * 80, text="y" * 300, run="z" * 120),
-    ],
-)
-@pytest.mark.parametrize("width", [NARROW, WIDE])
-def test_the_page_never_scrolls_sideways(show: Callable[..., Page], make: Callable[[], Example], width: int) -> None:
-    opened = show(make(), width)
-    opened.locator("summary").click()
-    for step in (0, 2):
-        choose(opened, step)
-        assert opened.evaluate("document.documentElement.scrollWidth") <= width
-        sizes = opened.evaluate("() => [...document.querySelectorAll('main *')].filter(e => !e.closest('.frame')).map(e => e.scrollWidth)")
-        assert max(sizes) <= width
-
-
-def test_every_control_and_figure_has_a_name(show: Callable[..., Page]) -> None:
-    for make in (made_up.translator, made_up.captioner, made_up.forecaster):
-        opened = show(make())
-        opened.locator("summary").click()
-        named = {"combobox", "figure", "grid", "gridcell", "heading", "image", "radio", "radiogroup", "region", "slider"}
-        nodes = opened.context.new_cdp_session(opened).send("Accessibility.getFullAXTree")["nodes"]
-        found = [(node["role"]["value"], node.get("name", {}).get("value", "")) for node in nodes if not node["ignored"]]
-        assert {role for role, _ in found} >= named - ({"image"} if made_up.captioner != make else set())
-        assert [role for role, name in found if role in named and not name.strip()] == []
-        grids = [name for role, name in found if role == "grid"]
-        assert len(grids) == len(set(grids))
-        for grid in opened.get_by_role("grid").all():
-            described = grid.get_attribute("aria-describedby")
-            assert len(opened.locator(f"#{described}").inner_text()) > 20
-            assert int(grid.get_attribute("aria-rowcount") or 0) * int(grid.get_attribute("aria-colcount") or 0) > 0
-
-
-def test_keys_alone_reach_everything_and_show_where_they_are(show: Callable[..., Page]) -> None:
-    opened = show(made_up.translator())
-    everything = opened.evaluate(
-        "() => document.querySelectorAll('select, input, summary, [role=gridcell]').length + 1"  # and one of the words
-    )
-    seen = []
-    for _ in range(everything + 5):
-        opened.keyboard.press("Tab")
-        here = opened.evaluate(
-            """() => { const at = document.activeElement, style = getComputedStyle(at), box = at.getBoundingClientRect();
-            if (at === document.body) return null;
-            const over = document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2);
-            return { outline: style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 2,
-                     id: [...document.querySelectorAll("*")].indexOf(at),
-                     visible: over !== null && (at.contains(over) || over.contains(at)) }; }"""
-        )
-        if here is None:
-            break
-        assert here["outline"]
-        assert here["visible"], f"the element in focus number {len(seen)} is hidden"
-        seen.append(here["id"])
-    assert len(seen) == len(set(seen)) == everything
-
-
-def test_keys_move_the_cursor_of_a_plane(show: Callable[..., Page]) -> None:
-    example = made_up.translator()
-    opened = show(example)
-    weights = example.attention[0].weights
-    L, T = weights.shape
-    grid = plane(opened, "attention: outputs by source")
-    cell = grid.get_by_role("gridcell")
-    cell.focus()
-    for key, row, t in [
-        ("ArrowUp", 0, 0),
-        ("ArrowRight", 0, 1),
-        ("ArrowDown", 1, 1),
-        ("End", 1, T - 1),
-        ("ArrowRight", 1, T - 1),
-        ("Control+End", L - 1, T - 1),
-        ("PageUp", L - 2, T - 1),
-        ("ArrowLeft", L - 2, T - 2),
-        ("Home", L - 2, 0),
-        ("Control+Home", 0, 0),
-    ]:
-        opened.keyboard.press(key)
-        assert opened.evaluate("document.activeElement.getAttribute('role')") == "gridcell"
-        label = cell.get_attribute("aria-label") or ""
-        assert number(label.rpartition(": ")[2]) == rounded(weights[row, t])
-        assert (cell.get_attribute("aria-colindex"), cell.locator("..").get_attribute("aria-rowindex")) == (str(t + 1), str(row + 1))
-        box, map_ = cell.bounding_box(), grid.locator("canvas").bounding_box()
-        assert box is not None
-        assert map_ is not None
-        assert np.isclose(box["x"] - map_["x"], t * map_["width"] / T, atol=1)
-        assert np.isclose(box["y"] - map_["y"], row * map_["height"] / L, atol=1)
-
-
-def test_words_are_chosen_with_keys(show: Callable[..., Page]) -> None:
-    example = made_up.translator()
-    opened = show(example)
-    opened.get_by_role("radio", checked=True).focus()
-    for key, step in [("ArrowRight", 1), ("End", 8), ("ArrowLeft", 7), ("Home", 0), ("ArrowLeft", 0)]:
-        opened.keyboard.press(key)
-        assert opened.get_by_role("slider").input_value() == str(step)
-        assert opened.evaluate("document.activeElement.getAttribute('aria-checked')") == "true"
-    go(plane(opened, "attention: outputs by source"), 4, 0)
-    opened.keyboard.press("Enter")
-    assert opened.get_by_role("slider").input_value() == "5"
-
-
 def test_the_tables_hold_the_numbers(show: Callable[..., Page]) -> None:
     example = made_up.translator()
     opened = show(example)
@@ -491,30 +251,6 @@ def test_training_is_shown(show: Callable[..., Page]) -> None:
     assert where == f"update {row['step']}"
     exact = Decimal(row["norm"])
     assert number(value) == exact.quantize(Decimal(1).scaleb(exact.adjusted() - 3), ROUND_HALF_UP)
-
-
-def test_nothing_moves_where_motion_is_not_wanted(show: Callable[..., Page]) -> None:
-    def moving(preference: str) -> int:
-        opened = show(made_up.translator(), reduced_motion=preference)
-        return opened.evaluate(
-            "() => [...document.querySelectorAll('*')].filter(e => parseFloat(getComputedStyle(e).transitionDuration) > 0).length"
-        )
-
-    assert moving("no-preference") > 0
-    assert moving("reduce") == 0
-
-
-def test_awkward_words_are_shown_and_run_nothing(show: Callable[..., Page]) -> None:
-    opened = show(made_up.translator(WORDS, WORDS))
-    tokens = opened.locator(".token").all_inner_texts()
-    assert [tokens[k] for k in (0, 2, 3, 4, 7, 8, 9)] == ["∅", "עברית", "🙂👩‍🔬", "</script>", "&amp;", "␀", "'\""]
-    assert tokens[1] == "␣"
-
-
-def test_an_example_with_nothing_but_words_is_a_page(show: Callable[..., Page]) -> None:
-    made = made_up.translator()
-    opened = show(replace(made, layers=[], influence={}, attention=[], history={}))
-    assert opened.get_by_role("heading").count() == 2
 
 
 # The checks are checked: each of these pages is broken in one place.
@@ -558,29 +294,3 @@ def test_a_broken_page_is_noticed(show: Callable[..., Page], monkeypatch: pytest
     example = made_up.translator(["a", "b", "c"], ["d", "e", "f"], H=4)
     with pytest.raises(AssertionError):
         check(show(changed(monkeypatch, example, old, new)), example)
-
-
-# Texts whose contrast with what lies behind them is below 4.5 (WCAG 2.2, 1.4.3).
-DIM = """() => {
-  const parse = (text) => {
-    const numbers = text.match(/[\\d.]+(e-?\\d+)?/g).map(Number), alpha = numbers[3] ?? 1;
-    return [...(text.startsWith("color(") ? numbers.slice(0, 3).map((x) => 255 * x) : numbers.slice(0, 3)), alpha];
-  };
-  const behind = (node) => {
-    const layers = [];
-    for (let at = node; at; at = at.parentElement) layers.push(parse(getComputedStyle(at).backgroundColor));
-    return layers.reverse().reduce((under, [r, g, b, a]) => [r, g, b].map((x, k) => a * x + (1 - a) * under[k]), [255, 255, 255]);
-  };
-  const light = (rgb) => rgb.slice(0, 3).map((x) => x / 255).map((x) => (x <= 0.04045 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4))
-    .reduce((sum, x, k) => sum + x * [0.2126, 0.7152, 0.0722][k], 0);
-  const dim = [];
-  const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  while (walk.nextNode()) {
-    const node = walk.currentNode.parentElement;
-    if (!walk.currentNode.data.trim() || !node.checkVisibility() || ["SCRIPT", "STYLE", "NOSCRIPT"].includes(node.tagName)) continue;
-    const style = getComputedStyle(node);
-    const [a, b] = [light(parse(node instanceof SVGElement ? style.fill : style.color)), light(behind(node))].sort((x, y) => y - x);
-    if ((a + 0.05) / (b + 0.05) < 4.5) dim.push([walk.currentNode.data, (a + 0.05) / (b + 0.05)]);
-  }
-  return dim;
-}"""

@@ -29,8 +29,8 @@ const loss = (step) => (lossOf(step) === null ? "" : shown(lossOf(step)));
 const markedOn = (axis) => (axis === outputs.name ? chosen.step - 1 : -1);
 const stepOf = (axis, t) => (axis === outputs.name ? t + 1 : undefined);
 
-// Where a layer keeps the gradients by unit of the chosen loss step: its entry in `backward`, and whose that is. Of a long example some steps
-// are kept only; then it is that of the nearest one.
+// Where a layer keeps the gradients by unit of the chosen loss step: its entry in `backward`, and whose that is. Of a long example only some
+// steps are kept; then it is that of the nearest one.
 function keptStep({ parts }) {
   if (!parts) return { entry: chosen.step, step: chosen.step };
   const far = (step) => (Boolean(step) === Boolean(chosen.step) ? Math.abs(step - chosen.step) : Infinity);

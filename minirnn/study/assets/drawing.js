@@ -42,8 +42,8 @@ function texts({ labels, kind, grid }, cell, centre, top, marked) {
   const slant = slanted(kind, cell);
   const every = slant ? 1 : Math.max(1, Math.ceil((7 * Math.max(...labels.map((label) => short(label).length)) + 16) / cell));
   return labels.flatMap((label, t) => {
-    if (t % every && t !== marked) return [];
-    if (!slant && t !== marked && marked >= 0 && Math.abs(t - marked) < every) return [];
+    const near = every > 1 && (Math.abs(t - marked) < every && marked >= 0 || t + every / 2 > labels.length); // to another text, or the end
+    if (t !== marked && (t % every || near)) return [];
     const name = { class: t === marked ? "label marked" : "label" };
     const turned = { transform: `translate(${centre(t) + 4} ${top + 10}) rotate(-45)`, "text-anchor": "end" };
     if (slant) return [svg("text", { ...name, ...turned }, short(label))];
@@ -77,11 +77,11 @@ function ribbon(points, y) {
   return `M${along(points, 1)} L${along([...points].reverse(), -1)} Z`;
 }
 
-// A curve through points [x, y] that is broken where one is no number.
+// A curve through points [x, y] that is broken where one is no number. A point by itself is a dot.
 function curve(points, name) {
-  const known = ([x, y]) => Number.isFinite(x) && Number.isFinite(y);
-  const pen = (k) => (k && known(points[k - 1]) ? "L" : "M");
-  const d = points.map(([x, y], k) => (known([x, y]) ? `${pen(k)}${x.toFixed(1)},${y.toFixed(1)}` : "")).join("");
+  const known = (point) => point?.every(Number.isFinite);
+  const step = (k) => `${known(points[k - 1]) ? "L" : "M"}${points[k].map((x) => x.toFixed(1))}${known(points[k - 1]) ? "" : "h0"}`;
+  const d = range(points.length).filter((k) => known(points[k])).map(step).join("");
   return svg("path", { class: `curve ${name}`, d });
 }
 

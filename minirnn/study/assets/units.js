@@ -21,10 +21,12 @@ function units() {
   if (!seen.length) return [];
   chosen.layer = layers.indexOf(seen[0]);
   const isGradient = () => !(chosen.quantity in layer().forward);
-  const numbers = () => (isGradient() ? layer().backward[chosen.quantity].at(keptStep(layer()).entry) : layer().forward[chosen.quantity].data);
+  const gradient = (name) => layer().backward[name]?.at(keptStep(layer()).entry);
+  const numbers = () => (isGradient() ? gradient(chosen.quantity) : layer().forward[chosen.quantity].data);
   let order = []; // the unit of each row
   const read = (r, c) => {
-    const where = `unit ${order[r]} · ${item(layer().axis, c)} · ${chosen.quantity}`;
+    const whose = isGradient() ? ` of ${stepName(keptStep(layer()).step)}` : "";
+    const where = `unit ${order[r]} · ${item(layer().axis, c)} · ${chosen.quantity}${whose}`;
     return { where, value: shown(numbers()[c * order.length + order[r]]), axis: layer().axis, t: c, step: stepOf(layer().axis, c) };
   };
   const part = section("Unit by unit", []);
@@ -34,8 +36,8 @@ function units() {
     const now = numbers();
     const H = now.length / times();
     const through = (array) => (unit) => range(times()).map((t) => array[t * H + unit]);
-    const gradient = layer().backward.dh?.at(keptStep(layer()).entry);
-    order = ordered(H, chosen.order, through(now), through(gradient?.length === now.length ? gradient : now));
+    const sortable = gradient("dh")?.length === now.length ? gradient("dh") : now;
+    order = ordered(H, chosen.order, through(now), through(sortable));
     const most = largest(now);
     const scale = new Scale(...(RANGES[chosen.quantity] ?? [-most, most]), isGradient() && chosen.logarithmic);
     const line = H > 210 ? 2 : Math.min(18, Math.floor(420 / H));
@@ -73,7 +75,7 @@ function saturation() {
   const value = (r, c) => layer().saturation[rows()[r][0]].at(c)[rows()[r][1]];
   const where = (r, c) => `${name(rows()[r])} · ${item(layer().axis, c)} · share of units`;
   const read = (r, c) => ({ where: where(r, c), value: shown(value(r, c)), axis: layer().axis, t: c });
-  const words = "The share of units whose gate lies near an end of its range, where its nonlinearity is flat and lets little gradient through.";
+  const words = "The share of units whose gate lies near an end of its range, where it is flat and lets little gradient through.";
   const note = el("p", { class: "note", id: "saturation-note" }, words);
   const plane = new Plane("Saturation of the gates by time", note.id, read);
   const part = figure("Saturation", el("h3", {}, "Saturated gates"), note, plane.frame, plane.foot);

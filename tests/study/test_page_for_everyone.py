@@ -1,0 +1,207 @@
+"""The page in a real browser, for whoever reads it: with keys alone, by ear, in the dark, on a phone, and with any words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from minirnn.study.example import Example
+from tests.study import made_up
+from tests.study.browsing import choose, go, number, plane, rounded, select
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+WIDE, NARROW = 1200, 360
+WORDS = ["", " ", "עברית", "🙂👩‍🔬", "</script>", "\u202eback", "a-word-that-goes-on-and-on-and-on", "&amp;", "\x00", "'\""]
+
+# Texts whose contrast with what lies behind them is below 4.5 (WCAG 2.2, 1.4.3).
+DIM = """() => {
+  const parse = (text) => {
+    const numbers = text.match(/[\\d.]+(e-?\\d+)?/g).map(Number), alpha = numbers[3] ?? 1;
+    return [...(text.startsWith("color(") ? numbers.slice(0, 3).map((x) => 255 * x) : numbers.slice(0, 3)), alpha];
+  };
+  const behind = (node) => {
+    const layers = [];
+    for (let at = node; at; at = at.parentElement) layers.push(parse(getComputedStyle(at).backgroundColor));
+    return layers.reverse().reduce((under, [r, g, b, a]) => [r, g, b].map((x, k) => a * x + (1 - a) * under[k]), [255, 255, 255]);
+  };
+  const light = (rgb) => rgb.slice(0, 3).map((x) => x / 255).map((x) => (x <= 0.04045 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, x, k) => sum + x * [0.2126, 0.7152, 0.0722][k], 0);
+  const dim = [];
+  const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walk.nextNode()) {
+    const node = walk.currentNode.parentElement;
+    if (!walk.currentNode.data.trim() || !node.checkVisibility() || ["SCRIPT", "STYLE", "NOSCRIPT"].includes(node.tagName)) continue;
+    const style = getComputedStyle(node);
+    const [a, b] = [light(parse(node instanceof SVGElement ? style.fill : style.color)), light(behind(node))].sort((x, y) => y - x);
+    if ((a + 0.05) / (b + 0.05) < 4.5) dim.push([walk.currentNode.data, (a + 0.05) / (b + 0.05)]);
+  }
+  return dim;
+}"""
+
+
+@pytest.mark.parametrize("make", [made_up.translator, made_up.captioner, made_up.forecaster])
+def test_every_text_can_be_read(show: Callable[..., Page], make: Callable[[], Example]) -> None:
+    opened = show(make())
+    opened.locator("summary").click()
+    for scheme in ("light", "dark"):
+        select(opened, "Colours", scheme)
+        choose(opened, 2)
+        assert opened.evaluate(DIM) == []
+
+
+def test_the_switch_of_colours_overrules_the_system(show: Callable[..., Page]) -> None:
+    opened = show(made_up.translator(), color_scheme="dark")
+    colours = """() => {
+        const map = document.querySelector("canvas.heat"), copy = new OffscreenCanvas(1, 1).getContext("2d");
+        copy.drawImage(map, 0, 0);
+        return [getComputedStyle(document.documentElement).backgroundColor, ...copy.getImageData(0, 0, 1, 1).data].join();
+    }"""
+    dark = opened.evaluate(colours)
+    select(opened, "Colours", "light")
+    light = opened.evaluate(colours)
+    assert not set(light.split(",")[:6]) & set(dark.split(",")[:6])  # neither the paper's nor the heat map's
+    select(opened, "Colours", "dark")
+    assert opened.evaluate(colours) == dark
+    opened.emulate_media(color_scheme="light")
+    select(opened, "Colours", "as the system")
+    assert opened.evaluate(colours) == light
+    opened.emulate_media(color_scheme="dark")
+    opened.wait_for_function(f"dark => ({colours})() === dark", arg=dark)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        made_up.translator,
+        made_up.captioner,
+        made_up.forecaster,
+        lambda: made_up.translator(WORDS * 3, WORDS[::-1] * 2),
+        lambda: replace(made_up.translator(), title="x" * 80, text="y" * 300, run="z" * 120),
+    ],
+)
+def test_the_page_never_scrolls_sideways(show: Callable[..., Page], make: Callable[[], Example]) -> None:
+    opened = show(make(), NARROW)
+    opened.locator("summary").click()
+    for width in (NARROW, WIDE):
+        opened.set_viewport_size({"width": width, "height": 800})
+        for step in (0, 2):
+            choose(opened, step)
+            assert opened.evaluate("document.documentElement.scrollWidth") <= width
+            outside = "[...document.querySelectorAll('main *')].filter((e) => !e.closest('.frame'))"
+            assert opened.evaluate(f"Math.max(...{outside}.map((e) => e.scrollWidth))") <= width
+
+
+def test_every_control_and_figure_has_a_name(show: Callable[..., Page]) -> None:
+    for make in (made_up.translator, made_up.captioner, made_up.forecaster):
+        opened = show(make())
+        opened.locator("summary").click()
+        named = {"combobox", "figure", "grid", "gridcell", "heading", "image", "radio", "radiogroup", "region", "slider"}
+        nodes = opened.context.new_cdp_session(opened).send("Accessibility.getFullAXTree")["nodes"]
+        found = [(node["role"]["value"], node.get("name", {}).get("value", "")) for node in nodes if not node["ignored"]]
+        assert {role for role, _ in found} >= named - ({"image"} if made_up.captioner != make else set())
+        assert [role for role, name in found if role in named and not name.strip()] == []
+        grids = [name for role, name in found if role == "grid"]
+        assert len(grids) == len(set(grids))
+        for grid in opened.get_by_role("grid").all():
+            described = grid.get_attribute("aria-describedby")
+            assert len(opened.locator(f"#{described}").inner_text()) > 20
+            assert int(grid.get_attribute("aria-rowcount") or 0) * int(grid.get_attribute("aria-colcount") or 0) > 0
+
+
+def test_keys_alone_reach_everything_and_show_where_they_are(show: Callable[..., Page]) -> None:
+    opened = show(made_up.translator())
+    everything = opened.evaluate(
+        "() => document.querySelectorAll('select, input, summary, [role=gridcell]').length + 1"  # and one of the words
+    )
+    seen = []
+    for _ in range(everything + 5):
+        opened.keyboard.press("Tab")
+        here = opened.evaluate(
+            """() => { const at = document.activeElement, style = getComputedStyle(at), box = at.getBoundingClientRect();
+            if (at === document.body) return null;
+            const over = document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2);
+            return { outline: style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 2,
+                     id: [...document.querySelectorAll("*")].indexOf(at),
+                     visible: over !== null && (at.contains(over) || over.contains(at)) }; }"""
+        )
+        if here is None:
+            break
+        assert here["outline"]
+        assert here["visible"], f"the element in focus number {len(seen)} is hidden"
+        seen.append(here["id"])
+    assert len(seen) == len(set(seen)) == everything
+
+
+def test_keys_move_the_cursor_of_a_plane(show: Callable[..., Page]) -> None:
+    example = made_up.translator()
+    opened = show(example)
+    weights = example.attention[0].weights
+    L, T = weights.shape
+    grid = plane(opened, "attention: outputs by source")
+    cell = grid.get_by_role("gridcell")
+    cell.focus()
+    for key, row, t in [
+        ("ArrowUp", 0, 0),
+        ("ArrowRight", 0, 1),
+        ("ArrowDown", 1, 1),
+        ("End", 1, T - 1),
+        ("ArrowRight", 1, T - 1),
+        ("Control+End", L - 1, T - 1),
+        ("PageUp", L - 2, T - 1),
+        ("ArrowLeft", L - 2, T - 2),
+        ("Home", L - 2, 0),
+        ("Control+Home", 0, 0),
+    ]:
+        opened.keyboard.press(key)
+        assert opened.evaluate("document.activeElement.getAttribute('role')") == "gridcell"
+        label = cell.get_attribute("aria-label") or ""
+        assert number(label.rpartition(": ")[2]) == rounded(weights[row, t])
+        assert (cell.get_attribute("aria-colindex"), cell.locator("..").get_attribute("aria-rowindex")) == (str(t + 1), str(row + 1))
+        box, map_ = cell.bounding_box(), grid.locator("canvas").bounding_box()
+        assert box is not None
+        assert map_ is not None
+        assert np.isclose(box["x"] - map_["x"], t * map_["width"] / T, atol=1)
+        assert np.isclose(box["y"] - map_["y"], row * map_["height"] / L, atol=1)
+
+
+def test_words_are_chosen_with_keys(show: Callable[..., Page]) -> None:
+    example = made_up.translator()
+    opened = show(example)
+    opened.get_by_role("radio", checked=True).focus()
+    for key, step in [("ArrowRight", 1), ("End", 8), ("ArrowLeft", 7), ("Home", 0), ("ArrowLeft", 0)]:
+        opened.keyboard.press(key)
+        assert opened.get_by_role("slider").input_value() == str(step)
+        assert opened.evaluate("document.activeElement.getAttribute('aria-checked')") == "true"
+    go(plane(opened, "attention: outputs by source"), 4, 0)
+    opened.keyboard.press("Enter")
+    assert opened.get_by_role("slider").input_value() == "5"
+
+
+def test_nothing_moves_where_motion_is_not_wanted(show: Callable[..., Page]) -> None:
+    def moving(preference: str) -> int:
+        opened = show(made_up.translator(), reduced_motion=preference)
+        return opened.evaluate(
+            "() => [...document.querySelectorAll('*')].filter(e => parseFloat(getComputedStyle(e).transitionDuration) > 0).length"
+        )
+
+    assert moving("no-preference") > 0
+    assert moving("reduce") == 0
+
+
+def test_awkward_words_are_shown_and_run_nothing(show: Callable[..., Page]) -> None:
+    opened = show(made_up.translator(WORDS, WORDS))
+    tokens = opened.locator(".token").all_inner_texts()
+    assert [tokens[k] for k in (0, 2, 3, 4, 7, 8, 9)] == ["∅", "עברית", "🙂👩‍🔬", "</script>", "&amp;", "␀", "'\""]
+    assert tokens[1] == "␣"
+
+
+def test_an_example_with_nothing_but_words_is_a_page(show: Callable[..., Page]) -> None:
+    made = made_up.translator()
+    opened = show(replace(made, layers=[], influence={}, attention=[], history={}))
+    assert opened.get_by_role("heading").count() == 2
