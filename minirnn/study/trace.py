@@ -35,7 +35,8 @@ def trace() -> AbstractContextManager[Trace]:
 
     Gives a `Trace`, which can be read in the context and after it. What is called elsewhere is not recorded, nor is a backward pass that
     runs after the end. A trace inside another one has its part to itself. Arrays are kept until the `Trace` is dropped: beside what a
-    training step needs anyway, dz, dL/dh and dL/dc of every step.
+    training step needs anyway, dz, dL/dh and dL/dc of every step, and gates that it would have computed again. A decoder's single step
+    keeps no gates, and is computed once more for them. Of a kernel without taps (`minirnn.kernels.contract`) the reference finds them.
     """
     return _Tracing()
 
