@@ -44,7 +44,7 @@ autodoc_class_signature = "mixed"
 autodoc_type_aliases = {name: name for name in ("Array", "ArrayLike", "Axis", "Norm", "Pair", "Rng")}
 # There is no network to look up other projects' names, and what has no dot is an alias or a type variable.
 suppress_warnings = ["ref.python"]  # a class named in a signature without its module, of which there are two: the first is linked
-private = "Batch|Cell|Config|DecoderState|HasStateDict|Kind|Layered|State|T"
+private = "Batch|Call|Cell|Config|DecoderState|HasStateDict|Kind|Layered|Recorder|State|T"
 nitpick_ignore_regex = [("py:.*", r"(?!minirnn\.).*"), ("py:.*", rf"minirnn\..*\.({private})")]
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 130
@@ -102,6 +102,8 @@ html_theme = "furo"
 html_math_renderer = "mathml"
 html_title = "minirnn"
 html_static_path = ["_static"]
+html_extra_path = [str(HERE / "drawn" / "pages")]  # pages that commands have written: extensions/executed.py
+Path(*html_extra_path).mkdir(parents=True, exist_ok=True)
 html_css_files = ["style.css"]
 html_favicon = "_static/logo.svg"
 html_copy_source = False

@@ -6,6 +6,7 @@
     ```{shell}                commands, one a line, in a folder that belongs to the page, in the environment that builds the site
     :lines: 12                of the output the first 12 lines
     :exit: 2                  the exit code that the last one is to have, when it is not 0
+    :page: page.html          a page that the commands have written comes to stand below, and into the site; `alt` says what it shows
     ```
 
 Both take `:hide:`, not to show the code, and `:quiet:`, not to show the output. What fails, fails the build, and so does a code block of a
@@ -21,9 +22,11 @@ import io
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import traceback
+from html import escape
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar
@@ -37,7 +40,8 @@ from sphinx.util.docutils import SphinxDirective
 logger = logging.getLogger(__name__)
 
 RUNNABLE = {"python", "python3", "py", "pycon", "bash", "sh", "shell", "console", "shell-session"}
-SECONDS = 120  # for one command
+SECONDS = 300  # for one command
+COMPILING = "minirnn: compiling CPU kernels"  # said once on each machine, and nothing of the page's
 COLUMNS = 100
 
 
@@ -82,6 +86,7 @@ class Executed(SphinxDirective):
         "exit": directives.nonnegative_int,
         "hide": directives.flag,
         "lines": directives.positive_int,
+        "page": directives.unchanged,
         "quiet": directives.flag,
     }
 
@@ -101,6 +106,7 @@ class Executed(SphinxDirective):
     def output(self, text: str) -> list[nodes.Node]:
         """What was printed, of a line that was overwritten only the last state, of many lines the first `lines`."""
         lines = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line).rpartition("\r")[2].rstrip() for line in text.rstrip().split("\n")]
+        lines = [line for line in lines if not line.startswith(COMPILING)]
         limit = self.options.get("lines", len(lines))
         if len(lines) > limit:
             lines = [*lines[:limit], "..."]
@@ -164,7 +170,18 @@ class Shell(Executed):
             shown += self.output(said)
             if code != (self.options.get("exit", 0) if command is commands[-1] else 0):
                 shown += self.failed(f"{command}\n{said}\nexit code {code}")
-        return shown
+        return shown + self.page()
+
+    def page(self) -> list[nodes.Node]:
+        """The page that was written, in a frame; `html_extra_path` takes it into the site."""
+        written = self.folder / self.options.get("page", "")
+        if not written.is_file():
+            return self.failed(f"there is no {written.name}") if "page" in self.options else []
+        name = self.env.docname.replace("/", "-") + "-" + written.name
+        shutil.copy(written, Path(self.env.srcdir) / "drawn" / "pages" / name)
+        link, title = "../" * self.env.docname.count("/") + name, escape(self.options.get("alt", ""))
+        frame = f'<iframe class="page" src="{link}" title="{title}"></iframe><p><a href="{link}">The page by itself</a></p>'
+        return [nodes.raw("", frame, format="html")]
 
 
 class CommandHelp(Executed):

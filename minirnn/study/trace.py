@@ -178,14 +178,17 @@ class Traced:
 
     @property
     def T(self) -> int:
+        """How many steps there are, of all calls together."""
         return sum(len(call.batch_sizes) for call in self._calls)
 
     @property
     def N(self) -> int:
+        """How many sequences there are."""
         return int(self._calls[0].batch_sizes[0])
 
     @property
     def H(self) -> int:
+        """How many units there are."""
         return int(self._calls[0].states[0].shape[1])
 
     def __getattr__(self, name: str) -> Array:

@@ -104,6 +104,7 @@ def test_code_runs_and_is_followed_by_what_it_says(tmp_path: Path) -> None:
         ("```{shell}\nminirnn nonsense\n```", "exit code 2"),
         ("```{shell}\n:exit: 2\nminirnn --version\n```", "exit code 0"),
         ("```{shell}\nfalse\ntrue\n```", "exit code 1"),
+        ("```{shell}\n:page: none.html\ntrue\n```", "there is no none.html"),
         ("```python\nprint(1)\n```", "a code block in python that nobody runs"),
         ("```bash\nls\n```", "a code block in bash that nobody runs"),
         ("```{run}\nimport matplotlib.pyplot as plt\nplt.plot([1, 2]);\n```", "a figure needs :alt:"),
