@@ -4,7 +4,7 @@
     :alt: what is seen        line, and the figures that are left open, for which `alt` says what is on them.
     ```
     ```{shell}                commands, one a line, in a folder that belongs to the page, in the environment that builds the site
-    :lines: 12                of the output the first 12 lines
+    :lines: 12                of the output the first 12 lines; -3: the last 3
     :exit: 2                  the exit code that the last one is to have, when it is not 0
     :page: page.html          a page that the commands have written comes to stand below, and into the site; `alt` says what it shows
     ```
@@ -85,16 +85,25 @@ class Executed(SphinxDirective):
         "alt": directives.unchanged,
         "exit": directives.nonnegative_int,
         "hide": directives.flag,
-        "lines": directives.positive_int,
+        "lines": int,
         "page": directives.unchanged,
         "quiet": directives.flag,
     }
 
     @property
     def folder(self) -> Path:
-        """Where this page's code runs: what it writes there is no part of the site."""
+        """Where this page's code runs, empty when the page begins: what it writes there is no part of the site.
+
+        `examples/` is in it, as for somebody who has the repository.
+        """
         folder = Path(self.env.doctreedir).parent / "work" / self.env.docname
+        if "minirnn_folder" not in self.env.current_document:
+            shutil.rmtree(folder, ignore_errors=True)
+            self.env.current_document["minirnn_folder"] = str(folder)
         folder.mkdir(parents=True, exist_ok=True)
+        examples = folder / "examples"
+        if not examples.exists():
+            examples.symlink_to(Path(self.env.srcdir).parent / "examples")
         return folder
 
     def block(self, text: str, language: str, kind: str) -> nodes.literal_block:
@@ -104,12 +113,13 @@ class Executed(SphinxDirective):
         return node
 
     def output(self, text: str) -> list[nodes.Node]:
-        """What was printed, of a line that was overwritten only the last state, of many lines the first `lines`."""
+        """What was printed, of a line that was overwritten only the last state, of many lines those that `lines` says."""
+        text = text.replace(str(self.folder), "/home/me")
         lines = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line).rpartition("\r")[2].rstrip() for line in text.rstrip().split("\n")]
         lines = [line for line in lines if not line.startswith(COMPILING)]
         limit = self.options.get("lines", len(lines))
-        if len(lines) > limit:
-            lines = [*lines[:limit], "..."]
+        if len(lines) > abs(limit):
+            lines = [*lines[:limit], "..."] if limit > 0 else ["...", *lines[limit:]]
         return [self.block("\n".join(lines), "none", "output")] if text.strip() and "quiet" not in self.options else []
 
     def failed(self, text: str) -> list[nodes.Node]:

@@ -69,6 +69,12 @@ python -c "import sys; print(sys.argv)" one
 minirnn train nothing
 ```
 
+```{shell}
+:lines: -2
+printf 'early\\nover\\rwritten\\n%s\\n' $PWD
+ls
+```
+
 ```{math}
 a_t = W_{hh} h_{t-1}
 ```
@@ -89,6 +95,9 @@ def test_code_runs_and_is_followed_by_what_it_says(tmp_path: Path) -> None:
     assert "$ minirnn --version" in page
     assert page.count("hidden") == 1  # in the command, and not in what is left of its output
     assert "['-c', 'one']" in page
+    assert "...\nwritten\n/home/me" in page
+    assert "early\n" not in page
+    assert "examples" in page
     assert "kept  as it is" in page
     assert "not this" not in page
     assert "<msub>" in (tmp_path / "built" / "html" / "index.html").read_text()
