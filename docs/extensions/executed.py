@@ -40,7 +40,8 @@ from sphinx.util.docutils import SphinxDirective
 logger = logging.getLogger(__name__)
 
 RUNNABLE = {"python", "python3", "py", "pycon", "bash", "sh", "shell", "console", "shell-session"}
-SECONDS = 300  # for one command
+SECONDS = 1200  # for one command, on a machine that has much else to do
+STOPPED = 124  # the exit code of one that took longer
 COMPILING = "minirnn: compiling CPU kernels"  # said once on each machine, and nothing of the page's
 COLUMNS = 100
 
@@ -58,22 +59,25 @@ def run(code: str, names: dict[str, Any], file: str) -> tuple[str, Any]:
     return said.getvalue(), value
 
 
-def shell(command: str, folder: Path) -> tuple[str, int]:
+def shell(command: str, folder: Path, seconds: float = SECONDS) -> tuple[str, int]:
     """What a command prints, standard error included, and its exit code. `minirnn` and `python` are those that build the site."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     plain = {"PATH": path, "COLUMNS": str(COLUMNS), "NO_COLOR": "1", "TERM": "dumb", "PYTHONHASHSEED": "0", "MPLBACKEND": "Agg"}
-    done = subprocess.run(
-        command,
-        shell=True,
-        cwd=folder,
-        env={**os.environ, **plain},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=SECONDS,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            command,
+            shell=True,
+            cwd=folder,
+            env={**os.environ, **plain},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=seconds,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"{command} was stopped after {seconds} seconds\n", STOPPED
     return done.stdout, done.returncode
 
 
@@ -102,7 +106,7 @@ class Executed(SphinxDirective):
             self.env.current_document["minirnn_folder"] = str(folder)
         folder.mkdir(parents=True, exist_ok=True)
         examples = folder / "examples"
-        if not examples.exists():
+        if not examples.is_symlink():
             examples.symlink_to(Path(self.env.srcdir).parent / "examples")
         return folder
 
