@@ -86,7 +86,7 @@ class Steps:
     Args:
         labels: L texts: what should come, such as the words of the reference.
         losses: (L,) the parts of the loss, in nats.
-        predicted: L texts: what the model would have said, or nothing.
+        predicted: L texts: what the model would have said, empty where a part is none that it says; or no texts at all.
         name: the axis of layers whose time is that of the loss, unlike the name of every `Axis`.
         whole: the whole loss, where it is known. It need not be the sum of the parts: a mean, or another term beside them.
     """

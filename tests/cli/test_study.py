@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
+import shutil
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -46,6 +48,30 @@ def train(folder: Path, name: str, *settings: str, data: Path) -> Path:
     return folder
 
 
+def check_in_browser(page: Path) -> None:
+    """The page opens without a word on the console, its slider reaches every loss step, and each has the loss that is in the data."""
+    driver = pytest.importorskip("playwright.sync_api", reason="needs Playwright to drive a browser (pip install 'minirnn[browser]')")
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if program is None:
+        pytest.skip("needs Chromium: none of chromium, chromium-browser, google-chrome is on the path")
+    outputs, troubles = shown(page)["outputs"], list[str]()
+    with driver.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=program, args=["--no-sandbox"] if os.geteuid() == 0 else [])
+        opened = browser.new_page()
+        opened.on("console", lambda message: troubles.append(message.text))
+        opened.on("pageerror", lambda error: troubles.append(str(error)))
+        opened.goto(page.as_uri())
+        slider = opened.get_by_role("slider")
+        slider.focus()
+        for step, loss in enumerate(outputs["losses"], 1):
+            slider.press("ArrowRight")
+            said = str(slider.get_attribute("aria-valuetext")).replace("−", "-")
+            assert said.startswith(f"{step} of {len(outputs['labels'])}: {outputs['labels'][step - 1]}, loss ")
+            assert float(said.rpartition(" ")[2]) == pytest.approx(float(loss), rel=6e-4)  # four digits
+        browser.close()
+    assert troubles == []
+
+
 @pytest.fixture(scope="module")
 def swings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(0)
@@ -72,6 +98,7 @@ def test_a_translation(call: Call, trained: Path, tmp_path: Path) -> None:
     again = tmp_path / "again.html"
     call("study", trained, "--input", "two and five", "--target", "deux et cinq", "--out", again)
     assert again.read_bytes() == page.read_bytes()
+    check_in_browser(page)
 
 
 def test_the_page_lies_in_the_runs_folder(call: Call, trained: Path) -> None:
@@ -88,6 +115,7 @@ def test_a_series(call: Call, swings: Path, tmp_path: Path, settings: tuple[str,
     example = shown(run / "study.html")
     assert example["inputs"][0]["labels"] == ["5", "6", "7", "8"]
     assert "the last 4 of 9 frames" in example["note"]
+    check_in_browser(run / "study.html")
 
 
 @pytest.mark.parametrize("latent", [0, 2])
@@ -100,6 +128,7 @@ def test_a_sentence(call: Call, phrases: Path, tmp_path: Path, latent: int) -> N
     assert example["text"] == Run.open(run).task().text.train[1]
     assert call("study", run, "--input", "five").code == 0
     assert "--target is for models that say something" in call("study", run, "--input", "five", "--target", "six").complaint
+    check_in_browser(run / "study.html")
 
 
 def test_a_picture(call: Call, tmp_path: Path) -> None:
@@ -119,6 +148,7 @@ def test_a_picture(call: Call, tmp_path: Path) -> None:
     example = shown(run / "study.html")
     assert example["inputs"][0]["image"].dtype == np.uint8
     assert "folder; expected a picture" in call("study", run, "--input", folder).complaint
+    check_in_browser(run / "study.html")
 
 
 def test_a_kalman_run_is_told_what_to_use(call: Call, swings: Path, tmp_path: Path) -> None:

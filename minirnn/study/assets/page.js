@@ -34,7 +34,7 @@ function tables() {
 
 // Loss steps by their words. One of them has the focus, as in any group of radio buttons.
 function chip(label, step) {
-  const said = step && outputs.predicted.length ? outputs.predicted[step - 1] : label;
+  const said = step && outputs.predicted.length ? outputs.predicted[step - 1] || label : label;
   const wrong = said === label ? [] : [`the model said ${visible(said)}`];
   const value = loss(step) ? [`loss ${loss(step)}`] : [];
   const name = [step ? `${step}: ${visible(label)}` : label, ...value, ...wrong].join(", ");
