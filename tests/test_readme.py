@@ -30,15 +30,26 @@ def test_the_code_runs_and_does_what_its_comments_say() -> None:
     assert np.isfinite(names["d2x"].numpy()).all()
 
 
+def test_the_code_of_the_trace_shows_what_its_comments_say() -> None:
+    names: dict[str, Any] = {}
+    for block in (CODE[0], CODE[2]):
+        exec(block, names)
+    t = names["t"]
+    assert t.layers == ["l0", "l0_reverse", "l1", "l1_reverse"]
+    assert t["l0"].dh[3].shape == (3, 8)
+    assert np.isnan(t["l0"].dh[3]).all(axis=1).tolist() == [False, True, False]
+    assert t["l1"].contribution("w_hh").shape == (7,)
+
+
 @pytest.mark.skipif(build.missing() is not None, reason=f"the emulated device cannot be used: {build.missing()}")
 def test_the_code_for_a_device_gives_what_the_cpu_gives() -> None:
-    assert len(CODE) == 3
+    assert len(CODE) == 4
     names: dict[str, Any] = {}
-    exec(CODE[2], names)
+    exec(CODE[3], names)
     gradient = names["lstm"].weight_hh_l0.grad
     assert gradient.device == "emulated"
     there: dict[str, Any] = {}
-    exec(CODE[2].replace('"emulated"', '"cpu"'), there)
+    exec(CODE[3].replace('"emulated"', '"cpu"'), there)
     expected = there["lstm"].weight_hh_l0.grad.numpy()
     np.testing.assert_allclose(gradient.numpy(), expected, atol=1e-5 * np.abs(expected).max())
 
