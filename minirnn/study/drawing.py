@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING
+from typing import Literal, TypeAlias
 
-if TYPE_CHECKING:
-    from minirnn.study.graph import Edge, Node
+Kind: TypeAlias = Literal["operation", "cell", "parameter", "input", "more"]
 
 HEIGHT, ROW, GAP, MARGIN = 34, 74, 22, 28  # of a node, from row to row, between nodes, around the picture
 LETTER = 6.4  # width of a letter of a label, about
@@ -45,6 +44,45 @@ STYLE = """
     .graph .axis { fill: #aab; }
   }
 """
+
+
+@dataclass(frozen=True)
+class Node:
+    """Something in the picture.
+
+    Args:
+        key: tells it from the others.
+        label: the operation, or the name of a parameter.
+        layer: where in the model it runs, as "encoder.l0"; "" outside of any module.
+        column: of the picture, for what belongs to a time step; None for what runs over all steps.
+        kind: an operation; a cell, one step of a fused layer; a parameter; an input; or "more", the steps that are left out.
+        note: more about it, for a tool tip.
+        group: nodes of one group stand in one row: the cells of a fused layer.
+    """
+
+    key: str
+    label: str
+    layer: str = ""
+    column: int | None = None
+    kind: Kind = "operation"
+    note: str = ""
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class Edge:
+    """A tensor on its way from one operation to another.
+
+    Args:
+        source, target: keys of nodes, equal for the loop of a folded layer.
+        shape: of the tensor, as "(2, 4)"; of several that go the same way, the distinct ones.
+        in_time: it goes from one time step to another.
+    """
+
+    source: str
+    target: str
+    shape: str
+    in_time: bool = False
 
 
 @dataclass

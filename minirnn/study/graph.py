@@ -8,60 +8,18 @@ A fused layer is one operation on the tape; unrolled, it is drawn as the cells t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
-
-import numpy as np
+from typing import Any
 
 from minirnn.autograd import Function
 from minirnn.files import write_atomically
-from minirnn.study.drawing import folded_svg, unrolled_svg
+from minirnn.study.drawing import Edge, Node, folded_svg, unrolled_svg
+from minirnn.study.graph_forms import Folded, Unrolled
 from minirnn.tensor import Tensor
 
-Kind: TypeAlias = Literal["operation", "cell", "parameter", "input", "more"]
-
 MOST_NODES = 2000  # that anybody would look at
-
-
-@dataclass(frozen=True)
-class Node:
-    """Something in the picture.
-
-    Args:
-        key: tells it from the others.
-        label: the operation, or the name of a parameter.
-        layer: where in the model it runs, as "encoder.l0"; "" outside of any module.
-        column: of the picture, for what belongs to a time step; None for what runs over all steps.
-        kind: an operation; a cell, one step of a fused layer; a parameter; an input; or "more", the steps that are left out.
-        note: more about it, for a tool tip.
-        group: nodes of one group stand in one row: the cells of a fused layer.
-    """
-
-    key: str
-    label: str
-    layer: str = ""
-    column: int | None = None
-    kind: Kind = "operation"
-    note: str = ""
-    group: str = ""
-
-
-@dataclass(frozen=True)
-class Edge:
-    """A tensor on its way from one operation to another.
-
-    Args:
-        source, target: keys of nodes, equal for the loop of a folded layer.
-        shape: of the tensor, as "(2, 4)"; of several that go the same way, the distinct ones.
-        in_time: it goes from one time step to another.
-    """
-
-    source: str
-    target: str
-    shape: str
-    in_time: bool = False
 
 
 @dataclass(frozen=True)
@@ -120,12 +78,12 @@ def graph(tensor: Tensor | Sequence[Tensor], *, fold: bool = False, steps: int =
     if steps < 3:
         raise ValueError(f"graph: steps must be at least 3, got {steps}")
     order = _inputs_first(roots)
-    found = _Folded(parameters) if fold else _Unrolled(steps, parameters, order)
+    found = Folded(parameters) if fold else Unrolled(steps, parameters, order)
     for function in order:
         found.add(function)
     if len(found.nodes) > MOST_NODES:
         raise ValueError(f"graph: {len(found.nodes):,} nodes are too many to look at; pass fold=True, or draw the tensor of a smaller part")
-    return found.finish()
+    return Graph(*found.finish(), folded=fold)
 
 
 def _inputs_first(roots: Sequence[Tensor]) -> list[Function]:
@@ -151,264 +109,6 @@ def _inputs_first(roots: Sequence[Tensor]) -> list[Function]:
             stack.append((top,))
             stack += [t.creator for t in top.inputs if t.creator is not None]
     return order
-
-
-class _Collected:
-    """Nodes and edges, each once, as they are found."""
-
-    def __init__(self, parameters: bool) -> None:
-        self.parameters = parameters
-        self.nodes: dict[str, Node] = {}
-        self.shapes: dict[tuple[str, str, bool], dict[str, None]] = {}  # of each edge, in their order
-        self.number: dict[int, int] = {}  # of operations and leaves, in the order of their discovery
-
-    def add(self, function: Function) -> None:
-        raise NotImplementedError
-
-    def finish(self) -> Graph:
-        raise NotImplementedError
-
-    def connect(self, source: str, target: str, shape: Any, in_time: bool = False, names: str = "") -> None:
-        self.shapes.setdefault((source, target, in_time), {})[names + _shape(shape)] = None
-
-    def edges(self) -> list[Edge]:
-        return [Edge(source, target, ", ".join(shapes), in_time) for (source, target, in_time), shapes in self.shapes.items()]
-
-    def key(self, thing: Any) -> str:
-        return f"n{self.number.setdefault(id(thing), len(self.number))}"
-
-    def leaf(self, t: Tensor, consumer: Function, column: int | None = None) -> str | None:
-        """The node of a tensor that no operation made, in the column of what reads it; None for one that is not drawn."""
-        name = getattr(t, "name", "")
-        if name and not self.parameters:
-            return None
-        if not name and not t.requires_grad and t.size == 1:  # a constant of an equation
-            return None
-        key = self.key(t)
-        if name:
-            module = consumer.place.module
-            path = module.path() if module is not None else ""
-            label = ".".join(filter(None, (path, name))) + f"\n{t.shape}"
-            self.nodes.setdefault(key, Node(key, label, kind="parameter", note=f"{name} {t.shape}"))
-        else:
-            layer = "" if column is None else consumer.place.name
-            self.nodes.setdefault(key, Node(key, "input", layer, column, "input", f"input {t.shape} {t.dtype}"))
-        return key
-
-
-def _shape(shape: Any) -> str:
-    return str(tuple(int(n) for n in shape))
-
-
-def _note(function: Function) -> str:
-    """What the tool tip of an operation says: where, what, from and to which shapes, with which parameters."""
-    names = [f"{t.name} {t.shape}" for t in function.inputs if getattr(t, "name", "")]  # type: ignore[attr-defined]
-    shapes = ", ".join(_shape(t.shape) for t in function.inputs if not getattr(t, "name", ""))
-    results = ", ".join(_shape(shape) for shape, _ in function.output_types)
-    where = f"{function.place}: " if function.place.name else ""
-    return f"{where}{type(function).__name__} {shapes} -> {results}" + (f"; {', '.join(names)}" if names else "")
-
-
-class _Time:
-    """A fused recurrence on the tape: its steps, and which of its inputs and outputs have rows for each."""
-
-    def __init__(self, function: Function) -> None:
-        sizes: np.ndarray[Any, Any] = function.batch_sizes  # type: ignore[attr-defined]
-        self.sizes = sizes.tolist()
-        self.T, self.N, self.S = len(sizes), int(sizes[0]), int(sizes.sum())
-        self.backwards = function.place.part.endswith("reverse")
-
-    def is_rows(self, shape: tuple[int, ...]) -> bool:
-        """Whether an array has a row for each sequence and step: (S, ...) or (T, N, ...)."""
-        return len(shape) > 1 and (shape[0] == self.S or shape[:2] == (self.T, self.N)) and not (self.T == 1 and len(shape) > 2)
-
-    def row_shape(self, t: int, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Of such an array what belongs to step t."""
-        return self.sizes[t], shape[-1]
-
-
-class _Unrolled(_Collected):
-    """One column for each time step."""
-
-    def __init__(self, steps: int, parameters: bool, order: Iterable[Function]) -> None:
-        super().__init__(parameters)
-        self.steps = steps
-        self.times = {id(f): _Time(f) for f in order if hasattr(f, "batch_sizes")}
-        self.lengths: dict[str, int] = {}  # of what runs step by step, by layer
-        for f in order:
-            if f.place.step is not None:
-                self.lengths[f.place.name] = max(self.lengths.get(f.place.name, 0), f.place.step + 1)
-        self.T = max([time.T for time in self.times.values()] + list(self.lengths.values()), default=0)
-
-    def column(self, step: int, T: int) -> tuple[int, bool]:
-        """The column of a step of T, and whether that is the one of the steps that are left out."""
-        if self.steps >= T:
-            return step, False
-        first = self.steps // 2
-        last = self.steps - 1 - first
-        if step < first:
-            return step, False
-        return (first, True) if step < T - last else (first + 1 + step - (T - last), False)
-
-    def cell(self, function: Function, time: _Time, s: int) -> str:
-        """The node of step s of a fused recurrence, counted as its kernel goes."""
-        column, left_out = self.column(time.T - 1 - s if time.backwards else s, time.T)
-        key = f"{self.key(function)}_{column}"
-        if key not in self.nodes:
-            name = type(function).__name__.removesuffix("Layer")
-            label, kind = ("\u2026", "more") if left_out else (name, "cell")
-            group = self.key(function)
-            self.nodes[key] = Node(key, label, function.place.name, column, kind, _note(function), group)  # type: ignore[arg-type]
-        return key
-
-    def plain(self, function: Function) -> str:
-        """The node of any other operation."""
-        place = function.place
-        key, column = self.key(function), None
-        if place.step is not None:
-            column, left_out = self.column(place.step, self.lengths[place.name])
-            if left_out:
-                key = f"more_{place.name}"
-                self.nodes.setdefault(key, Node(key, "\u2026", place.name, column, "more", f"{place.name}: the steps between"))
-                return key
-        self.nodes.setdefault(key, Node(key, type(function).__name__, place.name, column, note=_note(function)))
-        return key
-
-    def column_of_leaf(self, t: Tensor, consumer: Function) -> int | None:
-        """That of the one step which reads a tensor; None for what several steps may read."""
-        time, step = self.times.get(id(consumer)), consumer.place.step
-        if time is not None:
-            return None if time.is_rows(t.shape) else self.column(time.T - 1 if time.backwards else 0, time.T)[0]
-        return None if step is None else self.column(step, self.lengths[consumer.place.name])[0]
-
-    def sources(self, t: Tensor, consumer: Function) -> Callable[[int | None], list[tuple[str, Any]]]:
-        """For a step, counted as time goes, or None for all: the nodes that a tensor comes from, and the shapes of what comes."""
-        function = t.creator
-        if function is None:
-            leaf = self.leaf(t, consumer, self.column_of_leaf(t, consumer))
-            return lambda step: [] if leaf is None else [(leaf, t.shape)]
-        time = self.times.get(id(function))
-        if time is None:
-            key = self.plain(function)
-            return lambda step: [(key, t.shape)]
-        if not time.is_rows(t.shape) or t.slot >= len(function.output_types) - _last_states(function):
-            last = self.cell(function, time, time.T - 1)
-            return lambda step: [(last, t.shape)]
-
-        def rows(step: int | None) -> list[tuple[str, Any]]:
-            wanted = range(time.T) if step is None or step >= time.T else [time.T - 1 - step if time.backwards else step]
-            return [(self.cell(function, time, s), time.row_shape(s, t.shape)) for s in wanted]
-
-        return rows
-
-    def add(self, function: Function) -> None:
-        time = self.times.get(id(function))
-        if time is None:
-            key = self.plain(function)
-            for t in function.inputs:
-                for source, shape in self.sources(t, function)(None):
-                    self._connect(source, key, shape)
-            return
-        names = ", ".join("hc"[: _last_states(function)])
-        for s in range(1, time.T):
-            shape = time.sizes[s], function.output_types[-1][0][-1]
-            self._connect(self.cell(function, time, s - 1), self.cell(function, time, s), shape, f"{names} ")
-        for t in function.inputs:
-            sources, is_parameter = self.sources(t, function), bool(getattr(t, "name", ""))
-            in_rows = time.is_rows(t.shape) and not is_parameter
-            for s in range(time.T if in_rows or is_parameter else 1):  # a state goes to the first step alone
-                for source, shape in sources(time.T - 1 - s if time.backwards else s):
-                    over_all_steps = in_rows and self.nodes[source].column is None
-                    self._connect(source, self.cell(function, time, s), time.row_shape(s, t.shape) if over_all_steps else shape)
-
-    def _connect(self, source: str, target: str, shape: Any, names: str = "") -> None:
-        a, b = self.nodes[source].column, self.nodes[target].column
-        if source != target:
-            self.connect(source, target, shape, a is not None and b is not None and a != b, names)
-
-    def finish(self) -> Graph:
-        names = [f"step {step}" for step in range(min(self.T, self.steps))]
-        if self.steps < self.T:
-            first = self.steps // 2
-            names = [f"step {t}" for t in range(first)] + [f"{self.T - self.steps + 1} more"]
-            names += [f"step {t}" for t in range(self.T - (self.steps - 1 - first), self.T)]
-        return Graph(list(self.nodes.values()), self.edges(), names)
-
-
-def _last_states(function: Function) -> int:
-    """How many of the outputs of a fused recurrence, at their end, are states after the last step."""
-    return getattr(function, "states", 0) or len(function.output_types) // 2
-
-
-class _Folded(_Collected):
-    """One node for each layer; operations outside of any module stand for themselves."""
-
-    def __init__(self, parameters: bool) -> None:
-        super().__init__(parameters)
-        self.names: dict[str, dict[str, int]] = {}  # of each node: its operations, and how often they run
-        self.key_of: dict[int, str] = {}  # of each operation, the node that it went into
-        self.latest: dict[str, str] = {}  # of each layer, the node that takes its operations
-        self.below: dict[str, set[str]] = {}  # of each node, those that it is computed from
-
-    def node(self, function: Function) -> str:
-        """The node of an operation whose inputs have one: its layer's. Where a layer without parameters of its own goes on after others
-        that it has fed (a packing before, a concatenation after them), it gets another node."""
-        if id(function) in self.key_of:
-            return self.key_of[id(function)]
-        layer = function.place.name
-        key = self.latest.get(layer, f"layer_{layer}") if layer else self.key(function)
-        sources = {self.node(t.creator) for t in function.inputs if t.creator is not None} - {key}
-        if not any(getattr(t, "name", "") for t in function.inputs) and any(key in self.below[source] for source in sources):
-            key = f"{key}'"
-        if layer:
-            self.latest[layer] = key
-        self.key_of[id(function)] = key
-        self.nodes.setdefault(key, Node(key, layer or type(function).__name__, layer, note=_note(function)))
-        self.below.setdefault(key, set()).update(sources, *(self.below[source] for source in sources))
-        return key
-
-    def add(self, function: Function) -> None:
-        key = self.node(function)
-        kinds = self.names.setdefault(key, {})
-        name = type(function).__name__
-        time = _Time(function) if hasattr(function, "batch_sizes") else None
-        kinds[name] = kinds.get(name, 0) + (time.T if time else 1)
-        if time:
-            names = ", ".join("hc"[: _last_states(function)])
-            self.connect(key, key, (time.N, function.output_types[-1][0][-1]), True, f"{names} ")
-        for t in function.inputs:
-            source = self.leaf(t, function) if t.creator is None else self.node(t.creator)
-            if source is None:
-                continue
-            if source != key:
-                self.connect(source, key, t.shape)
-            elif (
-                t.creator is not None
-                and t.creator.place.step != function.place.step
-                and None not in (t.creator.place.step, function.place.step)
-            ):
-                self.connect(key, key, t.shape, in_time=True)
-
-    def finish(self) -> Graph:
-        nodes = []
-        for key, node in self.nodes.items():
-            kinds = self.names.get(key, {})
-            note = node.note if sum(kinds.values()) == 1 or not kinds else f"{node.layer or node.label}: {_counted(kinds)}"
-            kind: Kind = "cell" if (key, key, True) in self.shapes else node.kind
-            label = node.label
-            if node.layer:
-                label += f"\n{_counted(kinds) if len(kinds) <= 2 else f'{sum(kinds.values())} operations'}"
-            nodes.append(Node(key, label, node.layer, None, kind, note))
-        return Graph(nodes, self.edges(), folded=True)
-
-
-def _steps_between(a: Function, b: Function) -> bool:
-    """Whether two operations belong to different time steps."""
-    return None not in (a.place.step, b.place.step) and a.place.step != b.place.step
-
-
-def _counted(kinds: dict[str, int]) -> str:
-    return ", ".join(name if count == 1 else f"{name} \u00d7 {count}" for name, count in kinds.items())
 
 
 def _quoted(text: str) -> str:
