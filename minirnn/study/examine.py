@@ -42,7 +42,6 @@ class Subject:
         say: what the model expected, (L,) texts or fewer, from `Terms.predicted`; None for numbers.
         expect: the same as numbers (T, D), beside the values of a series.
         under: the axis under the time of a layer, by the name of the module that holds it.
-        turned: modules that read from the end to the beginning without having "reverse" in the names of their layers.
         starts: modules whose last states made the first state of another, by the name of that one.
     """
 
@@ -56,7 +55,6 @@ class Subject:
     under: Mapping[str, str]
     say: Callable[[Array], Sequence[str]] | None = None
     expect: Callable[[Array], Array] | None = None
-    turned: frozenset[str] = frozenset()
     starts: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
 
@@ -87,14 +85,14 @@ class Gradients:
         for name in WEIGHTS:
             self.norms[name][entry] = self.layer.contribution(name, per_sequence=True)[:, 0]
 
-    def result(self, name: str, axis: str, turned: bool, starts_from: Sequence[str]) -> Layer:
+    def result(self, name: str, axis: str, starts_from: Sequence[str]) -> Layer:
         layer, entries = self.layer, len(self.norms["dh"])
         forward = (*GATES[layer.cell], *reversed(STATES[layer.cell]))
         return Layer(
             name=name,
             cell=layer.cell,
             axis=axis,
-            reverse=layer.reverse or turned,
+            reverse=layer.reverse,
             starts_from=starts_from,
             forward={quantity: getattr(layer, quantity)[:, 0] for quantity in forward},
             backward=self.backward,
@@ -156,7 +154,7 @@ def _example(subject: Subject, run: str, terms: Terms, layers: Mapping[str, Grad
     for name, layer in layers.items():
         module = _module(name)
         starts = [other for other in layers if _module(other) == subject.starts.get(module) and _depth(other) == _depth(name)]
-        found.append(layer.result(name, subject.under[module], module in subject.turned, starts))
+        found.append(layer.result(name, subject.under[module], starts))
     notes = [subject.note] if subject.note else []
     short = next((layer.parts for layer in found if layer.parts is not None), None)
     if short is not None:

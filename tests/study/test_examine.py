@@ -241,7 +241,6 @@ def test_a_layer_that_reads_from_the_end_is_shown_in_the_order_of_the_series() -
         labels=frames,
         expect=lambda predicted: 2 * predicted,
         under={"encoder": "series", "transition": "expected"},
-        turned=frozenset({"encoder"}),
     )
     example = examine(subject)
     np.testing.assert_array_equal(example.inputs[0].expected, 2 * subject.terms().predicted)

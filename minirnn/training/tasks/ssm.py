@@ -385,7 +385,6 @@ class SSMTask(Task[SSMTaskConfig, Pieces]):
             found = self.model.terms(scaled, rng=asked.seed)
             return found._replace(losses=found.losses + units.astype(found.losses.dtype))
 
-        turned = self.config.model == "srnn" or (self.config.model == "ssm" and self.config.posterior == "smoothing")
         notes = [] if self.config.model == "lstm" else ["Losses are minus the ELBO, at one draw of z from q."]
         notes += [f"These are the last {len(x)} of {first + len(x)} frames; the model has not seen those before."] if first else []
         named = ", ".join(self.form.columns[:4]) + (", ..." if len(self.form.columns) > 4 else "")
@@ -402,7 +401,6 @@ class SSMTask(Task[SSMTaskConfig, Pieces]):
             say=self._chords if self.is_music else None,
             expect=self.form.scaling.undo,
             under=dict.fromkeys(("encoder", "past", "lstm", "transition"), "expected"),  # frame t, be it what is read or what is foretold
-            turned=frozenset({"encoder"} if turned else ()),
         )
 
     def _chords(self, roll: Numbers) -> list[str]:
