@@ -66,7 +66,7 @@ def _demo(name: str, arguments: argparse.Namespace) -> int:
         print(f"stopped; go on with\n  {command('train', '--resume', made.folder)}", file=sys.stderr)
         return 130
     state = outcome.state
-    epochs = state.epoch + state.batch / state.batches
+    epochs = state.passes
     print(f"{ENDINGS[outcome.reason]}: {state.step:,} updates, {epochs:.1f} epochs, {state.elapsed / 60:.1f} minutes\n")
     with kernel_for(device=made.device):
         made.load_best(task)

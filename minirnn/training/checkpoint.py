@@ -84,6 +84,11 @@ class TrainingState:
     random: dict[str, Any] = field(default_factory=dict)
     optimizer: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def passes(self) -> float:
+        """Over the data so far, parts of one included."""
+        return self.epoch + (self.batch + self.chunk / self.chunks) / max(1, self.batches)
+
 
 @dataclass(frozen=True)
 class Run:

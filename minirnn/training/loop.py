@@ -281,13 +281,8 @@ class Trainer:
     def _spent(self) -> float:
         """The share of the budget that is used, 0 to 1: of the epochs or of the minutes, whichever is larger."""
         options, state = self.options, self.state
-        epochs = self._passes() / options.epochs if options.epochs else 0.0
+        epochs = state.passes / options.epochs if options.epochs else 0.0
         return min(1.0, max(epochs, state.elapsed / (60 * options.minutes) if options.minutes else 0.0))
-
-    def _passes(self) -> float:
-        """Passes over the data so far."""
-        state = self.state
-        return state.epoch + (state.batch + state.chunk / state.chunks) / state.batches
 
     def _left(self) -> float | None:
         """Seconds to go, if training goes on as it went; None while that cannot be said."""
@@ -298,7 +293,7 @@ class Trainer:
 
     def _place(self) -> dict[str, Any]:
         state = self.state
-        return {"step": state.step, "epoch": round(self._passes(), 4), "elapsed": round(state.elapsed, 3)}
+        return {"step": state.step, "epoch": round(state.passes, 4), "elapsed": round(state.elapsed, 3)}
 
     def _log(self) -> None:
         """A line of metrics for the updates since the last one."""

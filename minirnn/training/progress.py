@@ -143,7 +143,7 @@ def make(unit: str, quiet: bool = False) -> Progress:
 
 
 def _where(state: TrainingState) -> str:
-    return f"epoch {state.epoch + state.batch / max(1, state.batches):5.2f}"
+    return f"epoch {state.passes:5.2f}"
 
 
 def _left(seconds: float | None) -> str:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import minirnn as mr
 from minirnn import Tensor, nn, ops
+from minirnn.kernels.availability import missing
 from minirnn.models import AutoregressiveConfig, AutoregressiveLSTM, NeuralSSM, NeuralSSMConfig, Seq2Seq, Seq2SeqConfig
 from minirnn.nn.packing import pack
 from minirnn.study import gradcheck, truncated, truncation
@@ -198,3 +199,37 @@ def test_what_cannot_be_cut_is_refused() -> None:
     for k in (0, -1, 1.5, True):
         with pytest.raises(ValueError, match="k must be a number of steps, at least 1"), truncated(k):
             pass
+
+
+@pytest.mark.parametrize("cell", LAYERS)
+def test_a_trace_sees_the_cut(cell: str) -> None:
+    """dL/dh_t of a step before a cut is that of its own chunk alone."""
+    layer = LAYERS[cell](2, 3, kernel="numpy", rng=0).to("float64")
+    x, k = normal(7, 2, 2), 3
+
+    def traced(x: Any, state: Any = None) -> tuple[Any, Any]:
+        with mr.study.trace() as t, truncated(k):
+            output, last = layer(Tensor(x), state)
+            (output * output).sum().backward()
+        return t["l0"].dh, tuple(s.detach() for s in states(last))
+
+    whole, state, parts = traced(x)[0], None, []
+    for begin in range(0, 7, k):
+        dh, after = traced(x[begin : begin + k], state)
+        state = packed_state(after)
+        parts.append(dh)
+    np.testing.assert_allclose(whole, np.concatenate(parts), rtol=1e-12)
+
+
+@pytest.mark.skipif(missing("emulated") is not None, reason=f"the emulated device: {missing('emulated')}")
+@pytest.mark.parametrize("cell", LAYERS)
+def test_layers_on_a_device_are_cut_too(cell: str) -> None:
+    def found(device: str) -> list[Any]:
+        layer = LAYERS[cell](2, 3, rng=0).to(device)
+        x = mr.tensor(normal(5, 2, 2), dtype="float32").to(device).requires_grad_()
+        with truncated(2):
+            output = layer(x)[0]
+        return [g.numpy() for g in mr.grad((output * output).sum(), [x, *layer.parameters()])]
+
+    for a, b in zip(found("emulated"), found("cpu"), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)

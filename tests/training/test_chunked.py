@@ -12,6 +12,7 @@ import pytest
 from minirnn import Tensor, ops
 from minirnn.data.sources import series as csv
 from minirnn.errors import MinirnnError
+from minirnn.kernels.availability import missing
 from minirnn.nn.utils import clip_grad_norm_
 from minirnn.training import DataArguments, Run, Trainer, TrainingOptions
 from minirnn.training.loop import NonFiniteError, make_optimizer
@@ -47,8 +48,8 @@ class Stop(Silent):
             self.trainer.interrupted = True
 
 
-def start(folder: Path, data: DataArguments, options: TrainingOptions, stop: Stop | None = None) -> SSMTask:
-    run = Run(folder, "ssm", LSTM, options, data, seed=3)
+def start(folder: Path, data: DataArguments, options: TrainingOptions, stop: Stop | None = None, device: str = "cpu") -> SSMTask:
+    run = Run(folder, "ssm", LSTM, options, data, seed=3, device=device)
     task = run.start()
     with run.lock():
         run.write_start(task)
@@ -152,6 +153,17 @@ def test_a_loss_that_breaks_is_explained(waves: DataArguments) -> None:
     next(task.model.parameters()).data[0, 0] = np.nan
     with pytest.raises(NonFiniteError, match=r"weights lstm\.weight_ih_l0 hold NaN"):
         Trainer(task, OPTIONS).fit()
+
+
+@pytest.mark.skipif(missing("emulated") is not None, reason=f"the emulated device: {missing('emulated')}")
+def test_on_a_device(waves: DataArguments, tmp_path: Path) -> None:
+    """The state stays there from chunk to chunk: the CPU's weights but for rounding, and stopped and resumed the same bits."""
+    options = dataclasses.replace(OPTIONS, epochs=1, optimizer="sgd", bptt="8,11", average=0.0)
+    there, here = (start(tmp_path / device, waves, options, device=device) for device in ("emulated", "cpu"))
+    for name, array in here.model.state_dict().items():
+        np.testing.assert_allclose(there.model.state_dict()[name], array, rtol=1e-4, atol=1e-5, err_msg=name)
+    start(tmp_path / "stopped", waves, options, Stop(2), device="emulated")
+    assert same_bits(resume(tmp_path / "stopped"), there)
 
 
 def test_models_that_read_whole_sequences_say_so(waves: DataArguments) -> None:
