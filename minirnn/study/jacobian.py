@@ -13,7 +13,7 @@ product J_to ... J_{from+1} of the step Jacobians (`minirnn.study.steps` has the
 
 which needs the weights alone (`log_bound`): where |W| < 1, gradients vanish whatever the input is. Nothing of the kind can be said of a
 GRU or an LSTM, whose J can be the identity: u = 1 or f = 1. With the gates of the sequence that is looked at all three have a bound,
-`log_gate_bound`; of the RNN it is the middle one.
+`log_gate_bound`; of the RNN it is the middle one. `python -m minirnn.study.vanishing` draws the three side by side.
 """
 
 from __future__ import annotations
