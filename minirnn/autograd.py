@@ -29,8 +29,7 @@ FREED = (
 )
 
 
-def is_recording() -> bool:
-    return _recording.get()
+is_recording: Callable[[], bool] = _recording.get
 
 
 @contextmanager
@@ -124,11 +123,7 @@ class Function:
 
     def gradients(self, grads: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
         """`backward`, with one gradient for each input."""
-        token = enter(self.place)
-        try:
-            found = _as_tuple(self.backward(*grads))
-        finally:
-            leave(token)
+        found = _as_tuple(self.backward(*grads))
         if len(found) != len(self.inputs):
             raise ValueError(f"{type(self).__name__}.backward returned {len(found)} gradients for {len(self.inputs)} inputs")
         return found
@@ -225,24 +220,29 @@ def _walk(
     sums, found = _Sums(), dict[Key, Tensor]()
     for output, seed in zip(outputs, seeds, strict=True):
         sums.add(output, seed)
-    while order:
-        node = order.pop()
-        grads: list[Tensor | None] = [None] * len(node.output_types)
-        for k in range(len(grads)):
-            key = id(node), k
-            if key in sums and key not in stops:
-                grads[k] = grad = _call_hooks(node.hooks.get(k, ()), sums.pop(key))
-                if key in targets:
-                    found[key] = grad
-        if wanted is not None and id(node) not in leading:
-            continue
-        if grads.count(None) < len(grads):
-            node.last_pass = not retain
-            for t, dt in zip(node.inputs, watched(node, "backward", node.gradients, grads), strict=True):
-                if dt is not None and is_useful(t):
-                    sums.add(t, _fitting(dt, t, "the gradient from {}.backward", node))
-        if not retain:
-            node.free()
+    token = enter(here())
+    try:
+        while order:
+            node = order.pop()
+            grads: list[Tensor | None] = [None] * len(node.output_types)
+            for k in range(len(grads)):
+                key = id(node), k
+                if key in sums and key not in stops:
+                    grads[k] = grad = _call_hooks(node.hooks.get(k, ()), sums.pop(key))
+                    if key in targets:
+                        found[key] = grad
+            if wanted is not None and id(node) not in leading:
+                continue
+            if grads.count(None) < len(grads):
+                node.last_pass = not retain
+                enter(node.place)
+                for t, dt in zip(node.inputs, watched(node, "backward", node.gradients, grads), strict=True):
+                    if dt is not None and is_useful(t):
+                        sums.add(t, _fitting(dt, t, "the gradient from {}.backward", node))
+            if not retain:
+                node.free()
+    finally:
+        leave(token)
     for key, grad in sums.items():  # what is left belongs to leaves and to stops
         found[key] = grad if independent else _call_hooks(sums.leaves[key].hooks, grad)
     return found, sums.leaves

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, NamedTuple
@@ -43,18 +43,10 @@ NOWHERE = Place()
 _place: ContextVar[Place] = ContextVar("place", default=NOWHERE)
 
 
-def here() -> Place:
-    """The place that is being computed; in a backward pass that of the operation that is differentiated."""
-    return _place.get()
-
-
-def enter(place: Place) -> Token[Place]:
-    """Be there until `leave`; for code in which every microsecond counts, else there is `at`."""
-    return _place.set(place)
-
-
-def leave(token: Token[Place]) -> None:
-    _place.reset(token)
+# The variable's own methods, because these run for every operation; for all other code there is `at`.
+here: Callable[[], Place] = _place.get  # the place that is being computed; in a backward pass that of the operation that is differentiated
+enter: Callable[[Place], Token[Place]] = _place.set  # be there, until
+leave: Callable[[Token[Place]], None] = _place.reset
 
 
 @contextmanager

@@ -6,7 +6,7 @@ which it goes through time (see `minirnn.kernels.contract`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar, Token
 from functools import partial
@@ -159,9 +159,7 @@ class Call:
 _recorder: ContextVar[Recorder | None] = ContextVar("recorder", default=None)
 
 
-def recorder() -> Recorder | None:
-    """Who looks, if anybody."""
-    return _recorder.get()
+recorder: Callable[[], Recorder | None] = _recorder.get  # who looks, if anybody
 
 
 def begin(by: Recorder) -> Token[Recorder | None]:

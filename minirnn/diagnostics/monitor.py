@@ -47,9 +47,7 @@ def unwatched() -> Iterator[None]:
         _monitors.reset(token)
 
 
-def is_watched() -> bool:
-    """Whether operations are shown to any monitor."""
-    return bool(_monitors.get())
+is_watched: Callable[[], Sequence[Monitor]] = _monitors.get  # whether operations are shown to anybody: to whom
 
 
 def watched(function: Function, direction: Direction, compute: Callable[[Any], Results], argument: Any) -> Results:
