@@ -52,18 +52,19 @@ def forward_algorithm(x):
 
 
 # %%
-# The neural model learns from new series at every update. What is kept of the training is the bound on series that it never sees.
+# The neural model learns from new series at every update. The weight of its KL rises to 1 over a tenth of them, without which some seeds
+# leave z unused, as in the chapter before. What is kept of the training is the bound on series that it never sees.
 
 
 def learn(draw, posterior, held_out):
     sizes = {"observed": held_out.shape[2], "latent": 2, "hidden": 16, "encoder_hidden": 16, "combiner": 16, "emission_hidden": 16}
-    config = mr.models.NeuralSSMConfig(posterior=posterior, **sizes)
+    config = mr.models.NeuralSSMConfig(posterior=posterior, annealing=UPDATES // 10, **sizes)
     model, rng, curve = mr.models.NeuralSSM(config, rng=0), np.random.default_rng(0), []
     model.start_from(list(draw(N, rng)))
     optimizer = mr.optim.Adam(model.parameters())
     for update in range(UPDATES):
         optimizer.lr = 0.02 * min(1.0, (update + 1) / 30) * (1 + np.cos(np.pi * update / UPDATES)) / 2
-        loss = model.loss(list(draw(N, rng)))
+        loss = model.loss(list(draw(N, rng)), update)
         optimizer.zero_grad()
         loss.backward()
         mr.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -84,15 +85,14 @@ for posterior in ("filtering", "smoothing"):
     model, curve = learn(linear, posterior, seen)
     gaps[posterior], particles = exact - np.array(curve), exact - model.log_likelihood(list(seen), 32, 0, "fivo").mean() / T
     print(f"    {posterior} posterior: ELBO {gaps[posterior][-1]:.3f} below it, bound of 32 particles {particles:.3f} below it")
-    assert 0 < particles < gaps[posterior][-1]
+    assert 0 < particles < gaps[posterior][-1] + 0.01  # both are estimates, of 200 series
 assert gaps["smoothing"][-1] < 0.7 * gaps["filtering"][-1]
 
 # %%
 # Switch. The linear model is fitted by EM, and its likelihood is exact; of the neural model only a bound is known.
 
 truth, on = forward_algorithm(seen := switch(200, rng))
-fitted = mr.models.LinearGaussianSSM(mr.models.LinearGaussianConfig(2, 1), rng=0)
-fitted.em(switch(400, rng), 50)
+(fitted := mr.models.LinearGaussianSSM(mr.models.LinearGaussianConfig(2, 1), rng=0)).em(switch(400, rng), 50)
 kalman, (neural, curve) = fitted.log_likelihood(seen).mean() / T, learn(switch, "smoothing", seen)
 print(f"switch: exact {truth.mean() / T:.3f}, linear model {kalman:.3f}, neural model at least {curve[-1]:.3f} nats per step")
 assert kalman + 0.2 < curve[-1] < truth.mean() / T
