@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from minirnn.study.example import Example
+from minirnn.study.example import Axis, Example, Steps
 from tests.study import made_up
 from tests.study.browsing import choose, go, number, plane, rounded, select
 
@@ -18,6 +18,13 @@ if TYPE_CHECKING:
 
 WIDE, NARROW = 1200, 360
 WORDS = ["", " ", "עברית", "🙂👩‍🔬", "</script>", "\u202eback", "a-word-that-goes-on-and-on-and-on", "&amp;", "\x00", "'\""]
+
+# The colours of the paper, and of a cell of a heat map.
+COLOURS = """() => {
+  const map = document.querySelector("canvas.heat"), copy = new OffscreenCanvas(1, 1).getContext("2d");
+  copy.drawImage(map, 0, 0);
+  return [getComputedStyle(document.documentElement).backgroundColor, ...copy.getImageData(0, 0, 1, 1).data].join();
+}"""
 
 # Texts whose contrast with what lies behind them is below 4.5 (WCAG 2.2, 1.4.3).
 DIM = """() => {
@@ -57,22 +64,17 @@ def test_every_text_can_be_read(show: Callable[..., Page], make: Callable[[], Ex
 
 def test_the_switch_of_colours_overrules_the_system(show: Callable[..., Page]) -> None:
     opened = show(made_up.translator(), color_scheme="dark")
-    colours = """() => {
-        const map = document.querySelector("canvas.heat"), copy = new OffscreenCanvas(1, 1).getContext("2d");
-        copy.drawImage(map, 0, 0);
-        return [getComputedStyle(document.documentElement).backgroundColor, ...copy.getImageData(0, 0, 1, 1).data].join();
-    }"""
-    dark = opened.evaluate(colours)
+    dark = opened.evaluate(COLOURS)
     select(opened, "Colours", "light")
-    light = opened.evaluate(colours)
+    light = opened.evaluate(COLOURS)
     assert not set(light.split(",")[:6]) & set(dark.split(",")[:6])  # neither the paper's nor the heat map's
     select(opened, "Colours", "dark")
-    assert opened.evaluate(colours) == dark
+    assert opened.evaluate(COLOURS) == dark
     opened.emulate_media(color_scheme="light")
     select(opened, "Colours", "as the system")
-    assert opened.evaluate(colours) == light
+    assert opened.evaluate(COLOURS) == light
     opened.emulate_media(color_scheme="dark")
-    opened.wait_for_function(f"dark => ({colours})() === dark", arg=dark)
+    opened.wait_for_function(f"dark => ({COLOURS})() === dark", arg=dark)
 
 
 @pytest.mark.parametrize(
@@ -95,6 +97,31 @@ def test_the_page_never_scrolls_sideways(show: Callable[..., Page], make: Callab
             assert opened.evaluate("document.documentElement.scrollWidth") <= width
             outside = "[...document.querySelectorAll('main *')].filter((e) => !e.closest('.frame'))"
             assert opened.evaluate(f"Math.max(...{outside}.map((e) => e.scrollWidth))") <= width
+
+
+def test_a_figure_that_is_too_wide_scrolls_to_the_chosen_word(show: Callable[..., Page]) -> None:
+    opened = show(made_up.translator([f"w{k}" for k in range(60)], made_up.ENGLISH, H=2), NARROW)
+    frame = opened.locator(".frame", has=plane(opened, "Norm of the gradient, by layer and time"))
+    assert frame.evaluate("(frame) => frame.scrollLeft") == 0
+    for step in (3, 8):
+        choose(opened, step)
+        word, around = frame.locator(".label.marked").bounding_box(), frame.bounding_box()
+        assert word is not None
+        assert around is not None
+        assert around["x"] <= word["x"] <= around["x"] + around["width"]
+    frame.evaluate("(frame) => { frame.scrollLeft = 0; }")
+    select(opened, "Gradients", "logarithmic")
+    assert frame.evaluate("(frame) => frame.scrollLeft") == 0  # whoever has looked elsewhere is left there
+
+
+def test_print_is_dark_on_light(show: Callable[..., Page]) -> None:
+    opened = show(made_up.translator(), color_scheme="dark")
+    dark = opened.evaluate(COLOURS)
+    opened.emulate_media(media="print")
+    opened.wait_for_function(f"dark => ({COLOURS})() !== dark", arg=dark)
+    printed = opened.evaluate(COLOURS)
+    opened.emulate_media(media="screen", color_scheme="light")
+    opened.wait_for_function(f"printed => ({COLOURS})() === printed", arg=printed)
 
 
 def test_every_control_and_figure_has_a_name(show: Callable[..., Page]) -> None:
@@ -198,7 +225,30 @@ def test_awkward_words_are_shown_and_run_nothing(show: Callable[..., Page]) -> N
     opened = show(made_up.translator(WORDS, WORDS))
     tokens = opened.locator(".token").all_inner_texts()
     assert [tokens[k] for k in (0, 2, 3, 4, 7, 8, 9)] == ["∅", "עברית", "🙂👩‍🔬", "</script>", "&amp;", "␀", "'\""]
-    assert tokens[1] == "␣"
+    assert (tokens[1], tokens[5]) == ("␣", "⇄back")
+
+
+def test_a_number_that_is_none_is_shown_as_none(show: Callable[..., Page]) -> None:
+    made = made_up.translator(H=3)
+    forget, influence = (array.copy() for array in (made.layers[0].forward["f"], made.influence["source"]))
+    forget[1, 2] = influence[0, 1] = np.nan
+    layers = [replace(made.layers[0], forward=made.layers[0].forward | {"f": forget}), *made.layers[1:]]
+    opened = show(replace(made, layers=layers, influence={"source": influence}))
+    select(opened, "Quantity", "f")
+    assert go(plane(opened, "Units by time"), 2, 1).endswith("f: none")
+    assert go(plane(opened, "Influence of each item of source"), 0, 1).endswith("gradient norm: none")
+    alpha = """() => [...document.querySelector('[aria-label="Units by time"] canvas.heat').getContext("2d").getImageData(0, 0, 8, 3).data]
+        .filter((_, k) => k % 4 === 3)"""
+    assert [k for k, a in enumerate(opened.evaluate(alpha)) if a == 0] == [2 * 8 + 1]
+
+
+def test_a_loss_without_parts_has_no_slider(show: Callable[..., Page]) -> None:
+    axis = Axis("source", "tokens", ["one", "two"])
+    influence = {"source": np.array([[0.5, 0.25]])}
+    opened = show(Example("t", "", "m", "r", "0", [axis], Steps([], np.zeros(0), whole=2.0), influence=influence))
+    assert opened.get_by_role("slider").count() == opened.get_by_role("radio").count() == 0
+    assert opened.get_by_role("heading", name="Which inputs made the whole loss?").is_visible()
+    assert go(plane(opened, "Influence of each item of source"), 0, 1).endswith("gradient norm: 0.2500")
 
 
 def test_an_example_with_nothing_but_words_is_a_page(show: Callable[..., Page]) -> None:

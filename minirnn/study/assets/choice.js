@@ -29,8 +29,8 @@ const loss = (step) => (lossOf(step) === null ? "" : shown(lossOf(step)));
 const markedOn = (axis) => (axis === outputs.name ? chosen.step - 1 : -1);
 const stepOf = (axis, t) => (axis === outputs.name ? t + 1 : undefined);
 
-// Where a layer keeps the gradients by unit of the chosen loss step: its entry in `backward`, and whose that is. Of a long example only some
-// steps are kept; then it is that of the nearest one.
+// Where a layer keeps the gradients by unit of the chosen loss step: its entry in `backward`, and whose that is. Of a long example only
+// some steps are kept; then it is that of the nearest one.
 function keptStep({ parts }) {
   if (!parts) return { entry: chosen.step, step: chosen.step };
   const far = (step) => (Boolean(step) === Boolean(chosen.step) ? Math.abs(step - chosen.step) : Infinity);
@@ -67,7 +67,7 @@ const CELLS = {
   gru: {
     r: ["r = σ(z_r + a_r)", "the reset gate, how much of the past the candidate sees"],
     u: ["u = σ(z_u + a_u)", "the update gate, how much of `h_{t−1}` is kept"],
-    n: ["n = tanh(z_n + r a_n)", "the candidate, the state if nothing were kept"],
+    n: ["n = tanh(z_n + r hn)", "the candidate, the state if nothing were kept"],
     h: ["h_t = n + u (h_{t−1} − n)", "the state, which the layer puts out"],
   },
   rnn: { h: ["h_t = φ(z_t + w_{hh} h_{t−1})", "the state, which the layer puts out"] },
@@ -78,7 +78,7 @@ const GRADIENTS = {
   dz: ["dz_t = ∂L/∂z_t", "the gradient of the gates before their nonlinearities, of which those of all weights are made"],
   dx: ["dx_t = ∂L/∂x_t", "the gradient of what the layer reads"],
   w_ih: ["dz_t^⊤ x_t", "what this step alone adds to the gradient of the input weights"],
-  w_hh: ["dz_t^⊤ h_{t−1}", "what this step alone adds to the gradient of the recurrent weights"],
+  w_hh: ["da_t^⊤ h_{t−1}", "what this step alone adds to the gradient of the recurrent weights"],
   b: ["dz_t", "what this step alone adds to the gradient of the biases"],
 };
 const RANGES = { i: [0, 1], f: [0, 1], o: [0, 1], r: [0, 1], u: [0, 1], g: [-1, 1], n: [-1, 1] };

@@ -35,10 +35,11 @@ function influence(axis, note) {
     const scale = gradientScale(alike.map((other) => largest(data.influence[other.name].at(chosen.step))));
     shaded(plane, axis, now(), scale, kind === "tokens" ? legend("shade", scale, math(`‖∂${lossSymbol()}/∂x_t‖`)) : null);
     const top = ordered(labels.length, "mean", (t) => [now()[t]]).filter((t) => now()[t] > 0).slice(0, 3);
-    const words = top.flatMap((t, k) => [k ? ", " : "Largest: ", el("bdi", {}, visible(labels[t])), ` ${shown(now()[t])}`]);
+    const words = top.flatMap((t, k) => [k ? ", " : "Largest: ", el("bdi", {}, `“${visible(labels[t])}”`), ` ${shown(now()[t])}`]);
     most.replaceChildren(...(words.length ? [...words, "."] : ["Nothing of it reaches this part of the loss."]));
   });
-  const names = [...(inputs.length > 1 ? [name] : []), ...(axis.expected ? [axis.values.shape[1] > MANY ? EXPECTED.map : EXPECTED.curves] : [])];
+  const expected = axis.expected && (axis.values.shape[1] > MANY ? EXPECTED.map : EXPECTED.curves);
+  const names = [inputs.length > 1 && name, expected].filter(Boolean);
   const caption = names.length ? [el("figcaption", {}, names.join("; "))] : [];
   const frame = kind === "patches" ? el("div", { class: "pictures" }, plainPicture(axis), plane.frame) : plane.frame;
   return figure(`Influence of ${name}`, ...caption, frame, plane.foot, most);
@@ -131,7 +132,8 @@ function seriesMap(plane, { values, expected, columns }, cell) {
   const value = (r, t) => numbers.at(t)[rows[r]];
   const middle = (Math.min(...finite(values.data)) + Math.max(...finite(values.data))) / 2;
   const size = Math.min(line, cell) / 2;
-  const mark = (r, t) => svg("rect", { class: "came", x: (t + 0.5) * cell - size / 2, y: (r + 0.5) * line - size / 2, width: size, height: size });
+  const at = (k, each) => (k + 0.5) * each - size / 2;
+  const mark = (r, t) => svg("rect", { class: "came", x: at(t, cell), y: at(r, line), width: size, height: size });
   const marks = expected ? rows.flatMap((d, r) => range(T).filter((t) => values.at(t)[d] > middle).map((t) => mark(r, t))) : [];
   const map = rows.length ? heat({ rows: rows.length, columns: T }, cell, line, value, scale, scale.signed ? "signed" : "gate") : [];
   return { high: rows.length * line, drawn: marks, under: map };

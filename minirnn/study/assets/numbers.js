@@ -36,11 +36,14 @@ function shown(x, digits = 4) {
   return text.replace("Infinity", "∞").replaceAll("-", "−").replace("e+", "e");
 }
 
-// A token as it can be seen where it is empty, or white space, or a control character.
+// Text in which control characters can be seen, and those that turn the direction of writing turn nothing.
+function tame(text) {
+  const seen = text.replace(/[\u0000-\u001f]/gu, (letter) => String.fromCharCode(0x2400 + letter.charCodeAt(0)));
+  return seen.replace(/[\u202a-\u202e\u2066-\u2069]/gu, "⇄");
+}
+// A token as it can be seen where it is empty, or nothing but white space.
 function visible(token) {
-  if (token === "") return "∅";
-  const spaces = token.replace(/^\s+$/u, (space) => "␣".repeat(space.length));
-  return spaces.replace(/[\u0000-\u001f]/gu, (letter) => String.fromCharCode(0x2400 + letter.charCodeAt(0)));
+  return token.trim() ? tame(token) : "␣".repeat(token.length) || "∅";
 }
 const LONGEST = 14; // letters of a token where there is little room
 function short(token) {

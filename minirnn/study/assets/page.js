@@ -3,7 +3,8 @@
 function tables() {
   const host = el("div");
   const cell = (text, k) => (k ? el("td", {}, el("bdi", {}, text)) : el("th", { scope: "row" }, text));
-  const table = (caption, head, rows) => el("div", { class: "frame" }, el("table", {}, el("caption", {}, caption),
+  const frame = (label) => ({ class: "frame", role: "region", "aria-label": label, tabindex: 0 }); // which the arrow keys scroll
+  const table = (caption, head, rows) => el("div", frame(caption), el("table", {}, el("caption", {}, caption),
     el("thead", {}, el("tr", {}, ...head.map((text) => el("th", { scope: "col" }, text)))),
     el("tbody", {}, ...rows.map((row) => el("tr", {}, ...row.map(cell))))));
   const items = (axis) => axes[axis].labels.map((label, t) => [String(t + 1), visible(label)]);
@@ -80,15 +81,15 @@ function head() {
   const theme = select("Colours", options, "", (name) => { document.documentElement.dataset.theme = name; redraw(); });
   const facts = Object.entries({ model: data.model, run: data.run, loss: loss(0), minirnn: data.version }).filter(([, value]) => value);
   return el("header", {},
-    el("div", { class: "top" }, el("h1", {}, data.title), theme),
-    el("p", { class: "lede" }, el("bdi", {}, data.text)),
-    ...(data.note ? [el("p", { class: "note" }, el("bdi", {}, data.note))] : []),
+    el("div", { class: "top" }, el("h1", {}, tame(data.title)), theme),
+    el("p", { class: "lede" }, el("bdi", {}, tame(data.text))),
+    ...(data.note ? [el("p", { class: "note" }, el("bdi", {}, tame(data.note)))] : []),
     el("dl", {}, ...facts.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value)))));
 }
-const foot = "In every figure: point at it, or go to it with Tab and move with the arrow keys, to read its numbers; Home and End lead to the "
-  + "ends, and Enter chooses a word. Numbers are float32, with four significant digits. Everything shown lies in this file.";
+const foot = "In every figure: point at it, or go to it with Tab and move with the arrow keys, to read its numbers; Home and End lead to "
+  + "the ends, and Enter chooses a word. Numbers are float32, with four significant digits. Everything shown lies in this file.";
 
-const parts = [...influences(), ...path(), ...units(), ...data.attention.map(attention), ...training(), tables()];
+const parts = [...influences(), ...path(), ...units(), ...(L ? data.attention : []).map(attention), ...training(), tables()];
 document.getElementById("page").append(head(), bench(), el("main", {}, ...parts), el("footer", {}, foot));
 
 function redrawAll() {
@@ -104,4 +105,4 @@ addEventListener("resize", () => {
   width = innerWidth;
   redrawAll();
 });
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
+for (const query of ["(prefers-color-scheme: dark)", "print"]) matchMedia(query).addEventListener("change", redrawAll);

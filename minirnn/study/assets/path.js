@@ -42,7 +42,8 @@ function path() {
 
   figures.push(() => {
     const cell = cellWidth(order.some((name) => axes[name].kind === "tokens") ? "tokens" : "series", wide, plane.room);
-    const scale = gradientScale(layers.flatMap((layer) => finite(now(layer) ?? [])));
+    const most = largest(layers.flatMap((layer) => finite(now(layer) ?? [])));
+    const scale = gradientScale([most]);
     const centre = (axis, t) => (start(axis) + t + 0.5) * cell;
     const top = rows.length * (LANE.head + LANE.height);
     const labels = order.flatMap((name) => texts(axes[name], cell, (t) => centre(name, t), top, markedOn(name)));
@@ -58,11 +59,12 @@ function path() {
       where: (axis, t) => (order.includes(axis) ? { left: centre(axis, t) - cell / 2, top: 0, width: cell, height: top } : null),
     };
     plane.show([sheet(wide * cell, height, ...ribbons, ...labels)], area);
+    if (chosen.step && order.includes(outputs.name)) plane.reveal(centre(outputs.name, chosen.step - 1));
     const flows = "The ribbon is as wide as its norm. It flows against the order in which the layer reads; arrows show which way.";
     part.words.replaceChildren(...explain(chosen.norm), flows);
-    const less = chosen.logarithmic ? "A tenth of it is a quarter less wide, a ten-thousandth has no width." : "Half as wide is half of it.";
+    const less = chosen.logarithmic ? "A tenth of it is a quarter less wide, 1/10000 has no width." : "Half as wide is half of it.";
     const symbol = chosen.norm in { dh: 1, dc: 1 } ? `${chosen.norm}_t` : chosen.norm;
-    widest.replaceChildren("Widest: ", math(`‖${symbol}‖`), ` = ${shown(scale.high)}, for ${stepName()}. ${less}`);
+    widest.replaceChildren("Widest: ", math(`‖${symbol}‖`), ` = ${shown(most)}, for ${stepName()}. ${less}`);
   });
   const options = names.map((name) => option(name, name.startsWith("d") ? name : `step’s part of d${name}`));
   const controls = el("div", { class: "controls" }, select("Norm of", options, chosen.norm, (name) => { chosen.norm = name; redraw(); }));

@@ -65,6 +65,12 @@ class Plane {
     this.foot.replaceChildren(...(legend ? [legend] : []), this.readout);
     this.move(...this.cursor);
   }
+  // Scroll so that x can be seen, once for each loss step.
+  reveal(x) {
+    const { scrollLeft } = this.frame;
+    if (chosen.step !== this.revealed && (x < scrollLeft || x > scrollLeft + this.room)) this.frame.scrollLeft = x - 0.7 * this.room;
+    this.revealed = chosen.step;
+  }
   move(row, column) {
     const [r, c] = (this.cursor = [clamp(row, 0, this.area.rows - 1), clamp(column, 0, this.area.columns - 1)]);
     const { where, value } = this.read(r, c);

@@ -3,7 +3,7 @@
 const layer = () => layers[chosen.layer];
 const times = () => axes[layer().axis].labels.length;
 
-// A heat map over the time of an axis, with the texts under it.
+// A heat map over the time of an axis, with the texts under it. Returns how wide its cells are.
 function timeMap(plane, axis, rows, line, value, scale, kind, meaning, labels, marked = -1) {
   rowTexts(plane, labels, line, marked);
   const T = axes[axis].labels.length;
@@ -14,6 +14,7 @@ function timeMap(plane, axis, rows, line, value, scale, kind, meaning, labels, m
   const box = marked < 0 ? [] : [svg("rect", { class: "picked", x: 0, y: marked * line, width: T * cell, height: line })];
   const over = sheet(T * cell, rows * line, ...box);
   plane.show([under, ...heat(area, cell, line, value, scale, kind), over], area, legend(kind, scale, meaning));
+  return cell;
 }
 
 function units() {
@@ -40,9 +41,10 @@ function units() {
     order = ordered(H, chosen.order, through(now), through(sortable));
     const most = largest(now);
     const scale = new Scale(...(RANGES[chosen.quantity] ?? [-most, most]), isGradient() && chosen.logarithmic);
-    const line = H > 210 ? 2 : Math.min(18, Math.floor(420 / H));
+    const line = clamp(Math.round(512 / H), 1, 18);
     const value = (r, c) => now[c * H + order[r]];
-    timeMap(plane, layer().axis, H, line, value, scale, scale.signed ? "signed" : "gate", math(chosen.quantity), order.map(String));
+    const cell = timeMap(plane, layer().axis, H, line, value, scale, scale.signed ? "signed" : "gate", math(chosen.quantity), order.map(String));
+    if (isGradient() && chosen.step) plane.reveal((Math.floor(peak(now) / H) + 0.5) * cell);
     const { step } = keptStep(layer());
     const instead = step === chosen.step ? "" : `, the nearest to ${stepName()} that is kept unit by unit`;
     const whose = isGradient() ? `Here for ${stepName(step)}${instead}. ` : "";
