@@ -6,6 +6,10 @@ from decimal import ROUND_HALF_UP, Decimal
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pytest
+
+from minirnn.study import page as pages
+from minirnn.study.example import Example
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
@@ -67,3 +71,11 @@ def pointed(grid: Locator, x: float, y: float) -> Decimal:
 
 def select(opened: Page, label: str, option: str) -> None:
     opened.get_by_role("combobox", name=label, exact=True).select_option(label=option)
+
+
+def changed(monkeypatch: pytest.MonkeyPatch, example: Example, old: str, new: str) -> bytes:
+    """The page of an example with an error in its scripts or its style."""
+    read = pages._asset
+    assert sum(read(name).count(old) for name in ("page.css", *(f"{name}.js" for name in pages.SCRIPTS))) == 1
+    monkeypatch.setattr(pages, "_asset", lambda name: read(name).replace(old, new))
+    return pages.render(example)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from minirnn.study.example import Axis, Example, Steps
 from tests.study import made_up
-from tests.study.browsing import choose, go, number, plane, rounded, select
+from tests.study.browsing import changed, choose, go, number, plane, rounded, select
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -24,6 +24,18 @@ COLOURS = """() => {
   const map = document.querySelector("canvas.heat"), copy = new OffscreenCanvas(1, 1).getContext("2d");
   copy.drawImage(map, 0, 0);
   return [getComputedStyle(document.documentElement).backgroundColor, ...copy.getImageData(0, 0, 1, 1).data].join();
+}"""
+
+# Which element has the focus, whether a line around it says so, and whether anything lies over it.
+FOCUS = """() => {
+  const at = document.activeElement, style = getComputedStyle(at), box = at.getBoundingClientRect();
+  if (at === document.body) return null;
+  const over = document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2);
+  return {
+    id: [...document.querySelectorAll("*")].indexOf(at),
+    outline: style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 2,
+    visible: over !== null && (at.contains(over) || over.contains(at)),
+  };
 }"""
 
 # Texts whose contrast with what lies behind them is below 4.5 (WCAG 2.2, 1.4.3).
@@ -52,14 +64,111 @@ DIM = """() => {
 }"""
 
 
-@pytest.mark.parametrize("make", [made_up.translator, made_up.captioner, made_up.forecaster])
-def test_every_text_can_be_read(show: Callable[..., Page], make: Callable[[], Example]) -> None:
-    opened = show(make())
+def awkward() -> Example:
+    return made_up.translator(WORDS * 3, WORDS[::-1] * 2)
+
+
+def endless() -> Example:
+    return replace(made_up.translator(), title="x" * 80, text="y" * 300, run="z" * 120)
+
+
+def check_contrast(opened: Page) -> None:
+    """Every text can be read, in light and dark."""
     opened.locator("summary").click()
     for scheme in ("light", "dark"):
         select(opened, "Colours", scheme)
         choose(opened, 2)
         assert opened.evaluate(DIM) == []
+
+
+def check_widths(opened: Page) -> None:
+    """The page never scrolls sideways, and nothing but the frames of figures and tables does."""
+    opened.locator("summary").click()
+    for width in (NARROW, WIDE):
+        opened.set_viewport_size({"width": width, "height": 800})
+        for step in (0, 2):
+            choose(opened, step)
+            assert opened.evaluate("document.documentElement.scrollWidth") <= width
+            outside = "[...document.querySelectorAll('main *')].filter((e) => !e.closest('.frame'))"
+            assert opened.evaluate(f"Math.max(...{outside}.map((e) => e.scrollWidth))") <= width
+
+
+def check_names(opened: Page) -> None:
+    """Every control and figure has a name, planes have one of their own and a description."""
+    opened.locator("summary").click()
+    named = {"combobox", "figure", "grid", "gridcell", "heading", "radio", "radiogroup", "region", "slider"}
+    nodes = opened.context.new_cdp_session(opened).send("Accessibility.getFullAXTree")["nodes"]
+    found = [(node["role"]["value"], node.get("name", {}).get("value", "")) for node in nodes if not node["ignored"]]
+    assert {role for role, _ in found} >= named
+    assert [role for role, name in found if role in named | {"image"} and not name.strip()] == []
+    grids = [name for role, name in found if role == "grid"]
+    assert len(grids) == len(set(grids))
+    for grid in opened.get_by_role("grid").all():
+        described = grid.get_attribute("aria-describedby")
+        assert len(opened.locator(f"#{described}").inner_text()) > 20
+        assert int(grid.get_attribute("aria-rowcount") or 0) * int(grid.get_attribute("aria-colcount") or 0) > 0
+
+
+def check_keys(opened: Page) -> None:
+    """Tab leads to everything once, and Shift+Tab back; where the focus is can be seen."""
+    everything = 1 + opened.locator("select, input, summary, [role=gridcell]").count()  # and one of the words
+    ways = []
+    for key in ("Tab", "Shift+Tab"):
+        ways.append([])
+        for _ in range(everything - len(ways) + 1):
+            opened.keyboard.press(key)
+            here = opened.evaluate(FOCUS)
+            assert here is not None
+            assert here["outline"]
+            assert here["visible"], f"after {len(ways[-1])} times {key} the focus is hidden"
+            ways[-1].append(here["id"])
+    there, back = ways
+    assert len(set(there)) == everything
+    assert there[-2::-1] == back
+
+
+EXAMPLES = [made_up.translator, made_up.captioner, made_up.forecaster]
+
+
+@pytest.mark.parametrize("make", EXAMPLES)
+def test_every_text_can_be_read(show: Callable[..., Page], make: Callable[[], Example]) -> None:
+    check_contrast(show(make()))
+
+
+@pytest.mark.parametrize("make", EXAMPLES)
+def test_every_control_and_figure_has_a_name(show: Callable[..., Page], make: Callable[[], Example]) -> None:
+    opened = show(make())
+    check_names(opened)
+    assert (opened.get_by_role("img").count() > 0) == (make is made_up.captioner)
+
+
+@pytest.mark.parametrize("make", [*EXAMPLES, awkward, endless])
+def test_the_page_never_scrolls_sideways(show: Callable[..., Page], make: Callable[[], Example]) -> None:
+    check_widths(show(make(), NARROW))
+
+
+def test_keys_alone_reach_everything_and_show_where_they_are(show: Callable[..., Page]) -> None:
+    check_keys(show(made_up.translator()))
+
+
+@pytest.mark.parametrize(
+    ("check", "old", "new"),
+    [
+        (check_contrast, "--soft: light-dark(#595e68", "--soft: light-dark(#8a909c"),
+        (check_contrast, "--wash: light-dark(#f6ab5c, #8a4a0c)", "--wash: light-dark(#f6ab5c, #d89050)"),
+        (check_widths, "max-width: 100%; scrollbar-width: thin; }", "width: 400px; scrollbar-width: thin; }"),
+        (check_names, 'el("label", {}, `${label} `, control)', 'el("label", {}, control)'),
+        (check_names, 'role: "grid", "aria-label": label', 'role: "grid"'),
+        (check_keys, 'role: "gridcell", tabindex: 0', 'role: "gridcell"'),
+        (check_keys, ":focus-visible { outline: 2px", ":focus-visible { outline: 0px"),
+        (check_keys, "scroll-padding: 110px 0 40px", "scroll-padding: 0"),
+    ],
+)
+def test_a_page_that_shuts_somebody_out_is_noticed(
+    show: Callable[..., Page], monkeypatch: pytest.MonkeyPatch, check: Any, old: str, new: str
+) -> None:
+    with pytest.raises(AssertionError):
+        check(show(changed(monkeypatch, made_up.translator(), old, new)))
 
 
 def test_the_switch_of_colours_overrules_the_system(show: Callable[..., Page]) -> None:
@@ -75,28 +184,6 @@ def test_the_switch_of_colours_overrules_the_system(show: Callable[..., Page]) -
     assert opened.evaluate(COLOURS) == light
     opened.emulate_media(color_scheme="dark")
     opened.wait_for_function(f"dark => ({COLOURS})() === dark", arg=dark)
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        made_up.translator,
-        made_up.captioner,
-        made_up.forecaster,
-        lambda: made_up.translator(WORDS * 3, WORDS[::-1] * 2),
-        lambda: replace(made_up.translator(), title="x" * 80, text="y" * 300, run="z" * 120),
-    ],
-)
-def test_the_page_never_scrolls_sideways(show: Callable[..., Page], make: Callable[[], Example]) -> None:
-    opened = show(make(), NARROW)
-    opened.locator("summary").click()
-    for width in (NARROW, WIDE):
-        opened.set_viewport_size({"width": width, "height": 800})
-        for step in (0, 2):
-            choose(opened, step)
-            assert opened.evaluate("document.documentElement.scrollWidth") <= width
-            outside = "[...document.querySelectorAll('main *')].filter((e) => !e.closest('.frame'))"
-            assert opened.evaluate(f"Math.max(...{outside}.map((e) => e.scrollWidth))") <= width
 
 
 def test_a_figure_that_is_too_wide_scrolls_to_the_chosen_word(show: Callable[..., Page]) -> None:
@@ -122,47 +209,6 @@ def test_print_is_dark_on_light(show: Callable[..., Page]) -> None:
     printed = opened.evaluate(COLOURS)
     opened.emulate_media(media="screen", color_scheme="light")
     opened.wait_for_function(f"printed => ({COLOURS})() === printed", arg=printed)
-
-
-def test_every_control_and_figure_has_a_name(show: Callable[..., Page]) -> None:
-    for make in (made_up.translator, made_up.captioner, made_up.forecaster):
-        opened = show(make())
-        opened.locator("summary").click()
-        named = {"combobox", "figure", "grid", "gridcell", "heading", "image", "radio", "radiogroup", "region", "slider"}
-        nodes = opened.context.new_cdp_session(opened).send("Accessibility.getFullAXTree")["nodes"]
-        found = [(node["role"]["value"], node.get("name", {}).get("value", "")) for node in nodes if not node["ignored"]]
-        assert {role for role, _ in found} >= named - ({"image"} if made_up.captioner != make else set())
-        assert [role for role, name in found if role in named and not name.strip()] == []
-        grids = [name for role, name in found if role == "grid"]
-        assert len(grids) == len(set(grids))
-        for grid in opened.get_by_role("grid").all():
-            described = grid.get_attribute("aria-describedby")
-            assert len(opened.locator(f"#{described}").inner_text()) > 20
-            assert int(grid.get_attribute("aria-rowcount") or 0) * int(grid.get_attribute("aria-colcount") or 0) > 0
-
-
-def test_keys_alone_reach_everything_and_show_where_they_are(show: Callable[..., Page]) -> None:
-    opened = show(made_up.translator())
-    everything = opened.evaluate(
-        "() => document.querySelectorAll('select, input, summary, [role=gridcell]').length + 1"  # and one of the words
-    )
-    seen = []
-    for _ in range(everything + 5):
-        opened.keyboard.press("Tab")
-        here = opened.evaluate(
-            """() => { const at = document.activeElement, style = getComputedStyle(at), box = at.getBoundingClientRect();
-            if (at === document.body) return null;
-            const over = document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2);
-            return { outline: style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 2,
-                     id: [...document.querySelectorAll("*")].indexOf(at),
-                     visible: over !== null && (at.contains(over) || over.contains(at)) }; }"""
-        )
-        if here is None:
-            break
-        assert here["outline"]
-        assert here["visible"], f"the element in focus number {len(seen)} is hidden"
-        seen.append(here["id"])
-    assert len(seen) == len(set(seen)) == everything
 
 
 def test_keys_move_the_cursor_of_a_plane(show: Callable[..., Page]) -> None:

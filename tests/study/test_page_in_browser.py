@@ -17,7 +17,7 @@ import pytest
 from minirnn.study import page as pages
 from minirnn.study.example import Example
 from tests.study import made_up
-from tests.study.browsing import choose, go, number, plane, pointed, rounded, said, select
+from tests.study.browsing import changed, choose, go, number, plane, pointed, rounded, said, select
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -262,14 +262,6 @@ def swapped(example: Example) -> bytes:
     weights[[0, 1]] = weights[[1, 0]]
     layers = [replace(example.layers[0], forward={**example.layers[0].forward, "f": weights}), *example.layers[1:]]
     return pages.render(replace(example, layers=layers))
-
-
-def changed(monkeypatch: pytest.MonkeyPatch, example: Example, old: str, new: str) -> bytes:
-    """The page of an example with an error in its script."""
-    read = pages._asset
-    assert sum(read(f"{name}.js").count(old) for name in pages.SCRIPTS) == 1
-    monkeypatch.setattr(pages, "_asset", lambda name: read(name).replace(old, new))
-    return pages.render(example)
 
 
 def test_two_numbers_in_each_others_place_are_noticed(show: Callable[..., Page]) -> None:
