@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TextIO
 
 from minirnn._version import __version__
-from minirnn.commands import bench, checks, compare, data, demo, evaluate, explain, study, train, translate, verbs
+from minirnn.commands import bench, checks, compare, data, demo, evaluate, explain, profile, study, train, translate, verbs
 from minirnn.commands.parser import Parser
 from minirnn.errors import MinirnnError
 
@@ -28,7 +28,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = Parser(prog="minirnn", description=DESCRIPTION, epilog=EXAMPLE)
     parser.add_argument("--version", action="version", version=f"minirnn {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
-    for group in (demo, train, evaluate, translate, verbs, study, data, checks, compare, explain, bench):
+    for group in (demo, train, evaluate, translate, verbs, study, profile, data, checks, compare, explain, bench):
         group.add(commands)
     return parser
 
