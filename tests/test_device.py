@@ -322,6 +322,10 @@ def test_the_anomaly_detector_names_the_operation_and_the_place():
     bad[2, 1] = np.inf
     with mr.detect_anomaly(), pytest.raises(mr.diagnostics.AnomalyError, match="NaN or Inf"):
         lstm(Tensor(bad).to("emulated"))
+    lstm.weight_hh_l0.data[4, 1] = np.nan
+    broken = "LSTMLayer forward in l0: first NaN or Inf in gate f at time step 0, sequence 0 of the batch, unit 1"
+    with mr.detect_anomaly(), pytest.raises(mr.diagnostics.AnomalyError, match=broken):
+        lstm(Tensor(np.ones((4, 2, 2), np.float32)).to("emulated"))
 
 
 @needs_emulator
@@ -331,3 +335,15 @@ def test_the_profiler_waits_so_that_times_are_their_own():
         (x @ x).sum().backward()
     assert counts.synchronisations >= 2 * 2
     assert [(row.operation, row.calls) for row in profile.rows("operation") if row.operation == "MatMul"] == [("MatMul", 1)] * 2
+
+
+@needs_emulator
+@pytest.mark.parametrize("kernel", ["cupy", "numba-cuda"])
+def test_the_profiler_names_the_kernels_of_a_device(kernel: str):
+    with mr.device("emulated"):
+        lstm = nn.LSTM(2, 3, kernel=kernel, rng=0)
+        x = Tensor(np.ones((4, 2, 2), np.float32)).to("emulated")
+    with mr.profile() as profile:
+        lstm(x)[0].sum().backward()
+    found = {row.kernel: row.flops for row in profile.rows("kernel")}
+    assert found == {f"lstm {kernel} forward": 8 * (8 * 9 + 13 * 3), f"lstm {kernel} backward": 8 * (16 * 9 + 24 * 3)}
