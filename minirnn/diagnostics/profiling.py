@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from time import perf_counter
@@ -28,6 +28,7 @@ COLUMNS: dict[By, tuple[str, ...]] = {
     "kernel": ("layer", "operation", "direction", "kernel"),
 }
 SHOWN = 40  # rows of a table
+_NONE: frozenset[str] = frozenset()
 AGAIN = "again"  # the direction of what a checkpoint computes a second time
 
 
@@ -65,9 +66,8 @@ class Row:
 
     def __add__(self, other: Row) -> Row:
         known = None if self.flops is None or other.flops is None else self.flops + other.flops
-        return replace(
-            self, calls=self.calls + other.calls, seconds=self.seconds + other.seconds, bytes=self.bytes + other.bytes, flops=known
-        )
+        words = self.layer, self.operation, self.direction, self.step, self.kernel
+        return Row(*words, self.calls + other.calls, self.seconds + other.seconds, self.bytes + other.bytes, known)
 
 
 @dataclass
@@ -77,6 +77,7 @@ class _Frame:
     function: Function
     direction: str
     inside: float = 0.0  # seconds of operations in it that have rows of their own
+    watching: float = 0.0  # seconds of the profiler's own in it
     flops: int | None = 0  # of the operations that it is made of
 
 
@@ -88,13 +89,15 @@ class Profile(Monitor):
     """What the operations of a context cost. `str(profile)` is tables; `rows` is for programs, `as_dict` for JSON.
 
     An operation that runs inside another's backward pass counts there, but for those that a checkpoint runs again: the rows add up.
-    `seconds` is the time of the whole context, and so tells the rest: Python between operations, the optimiser, the data.
+    `seconds` is the time of the whole context, without the profiler's own, and so tells the rest: Python between operations, the optimiser,
+    the data.
     """
 
     seconds: float = 0.0
     _costs: dict[Key, Row] = field(default_factory=dict)  # by objects: what a module is called is looked up once, at the end
     _rows: list[Row] = field(default_factory=list)
     _frames: list[_Frame] = field(default_factory=list)
+    _watching: float = 0.0
     _kernel_runs: bool = False
 
     def rows(self, by: By = "place") -> list[Row]:
@@ -142,10 +145,12 @@ class Profile(Monitor):
         return {"seconds": self.seconds, **{name: [asdict(row) for row in found] for name, found in rows.items()}}
 
     def watch(self, function: Function, direction: Direction, compute: Callable[[], Results]) -> Results:
+        entered = perf_counter()
         outer = self._frames[-1] if self._frames else None
         again = outer is not None and outer.function.composite
         frame = _Frame(function, AGAIN if again and direction == "forward" else direction)
-        devices = {device_of(t.data) for t in function.inputs} - {"cpu"} if outer is None or again else set[str]()
+        has_row = outer is None or again
+        devices = {device_of(t.data) for t in function.inputs} - {"cpu"} if has_row else _NONE
         self._frames.append(frame)
         _wait_for(devices)
         start = perf_counter()
@@ -155,17 +160,18 @@ class Profile(Monitor):
             _wait_for(devices)
         finally:
             self._frames.pop()
-        seconds = perf_counter() - start
+        end = perf_counter()
+        seconds = end - start - frame.watching
         stated = function.flops() if direction == "forward" else function.backward_flops()
         cost = frame.flops if stated is None and direction == "backward" else stated
-        if outer is None or again:
+        if has_row:
             made = sum(array.nbytes for array in arrays_of(results, direction))
-            key = (*_who(function.place), type(function).__name__, frame.direction, None)
-            self._add(key, Row(calls=1, seconds=seconds - frame.inside, bytes=made, flops=cost))
+            self._add(function.place, type(function).__name__, frame.direction, None, seconds - frame.inside, made, cost)
         if again and outer is not None:
             outer.inside += seconds
         elif outer is not None:
             outer.flops = None if outer.flops is None or cost is None else outer.flops + cost
+        self._watched(start - entered + perf_counter() - end + frame.watching)
         return results
 
     @contextmanager
@@ -185,8 +191,7 @@ class Profile(Monitor):
         """A function of a kernel, timed. What a kernel calls in another one is a part of it."""
         if self._kernel_runs:
             return run(*arguments, **options)
-        frame = next((f for f in reversed(self._frames) if not f.function.composite), None)
-        place = here() if frame is None else frame.function.place
+        entered = perf_counter()
         arrays = {id(a): a for a in _arrays_in([arguments, options])}
         devices = {device_of(a) for a in arrays.values()} - {"cpu"}
         counted = flops.CALLS.get((kernel[0], name))
@@ -199,16 +204,27 @@ class Profile(Monitor):
             _wait_for(devices)
         finally:
             self._kernel_runs = False
-        seconds = perf_counter() - start
+        end = perf_counter()
         arrays |= {id(a): a for a in _arrays_in(result)}
-        operation, direction = ("", "") if frame is None else (type(self._frames[0].function).__name__, self._frames[0].direction)
         moved = sum(a.nbytes for a in arrays.values())
-        self._add((*_who(place), operation, direction, " ".join((*kernel, name))), Row(calls=1, seconds=seconds, bytes=moved, flops=cost))
+        frame = next((f for f in self._frames if not f.function.composite), None)  # the one that has a row
+        where = (here(), "", "") if frame is None else (frame.function.place, type(frame.function).__name__, frame.direction)
+        self._add(*where, " ".join((*kernel, name)), end - start, moved, cost)
+        self._watched(start - entered + perf_counter() - end)
         return result
 
-    def _add(self, key: Key, cost: Row) -> None:
+    def _add(self, place: Place, operation: str, direction: str, kernel: str | None, seconds: float, made: int, cost: int | None) -> None:
+        key = place.module, place.part, place.step, operation, direction, kernel
+        row = Row(calls=1, seconds=seconds, bytes=made, flops=cost)
         known = self._costs.get(key)
-        self._costs[key] = cost if known is None else known + cost
+        self._costs[key] = row if known is None else known + row
+
+    def _watched(self, seconds: float) -> None:
+        """Leave the profiler's own time out, of what it runs in."""
+        if self._frames:
+            self._frames[-1].watching += seconds
+        else:
+            self._watching += seconds
 
     def _settle(self) -> None:
         """Give modules their names, and let go of them."""
@@ -244,10 +260,6 @@ class _Timed:
         return lambda *arguments, **options: self.profile.call(kernel, name, run, arguments, options)
 
 
-def _who(place: Place) -> tuple[Module | None, str, int | None]:
-    return place.module, place.part, place.step
-
-
 def _word(value: Any) -> str:
     return "-" if value in (None, "") else str(value)
 
@@ -263,7 +275,7 @@ def _arrays_in(values: Any) -> Iterator[Any]:
         yield from _arrays_in(list(values.values()))
 
 
-def _wait_for(devices: set[str]) -> None:
+def _wait_for(devices: Iterable[str]) -> None:
     for device in devices:
         synchronize(device)
 
@@ -286,5 +298,5 @@ def profile() -> Iterator[Profile]:
         with monitored(result), registry.shown(lambda module: _Timed(result, module)):
             yield result
     finally:
-        result.seconds = perf_counter() - start
+        result.seconds = perf_counter() - start - result._watching
         result._settle()
