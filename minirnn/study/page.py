@@ -26,13 +26,15 @@ from minirnn.files import write_atomically
 from minirnn.study.example import Example
 
 ASSETS = Path(__file__).with_name("assets")
+# One script in the page, of these parts in this order; each may use what those before it define.
 SCRIPTS = ("numbers", "plane", "drawing", "choice", "influence", "path", "units", "attention", "training", "page")
 
 
 def write(example: Example, path: str | os.PathLike[str]) -> None:
     """Write the page of `example` to the file `path`, all of it or nothing. The same example gives the same bytes.
 
-    The file is 4/3 as large as the float32 numbers of the example, and what draws them.
+    The file is 4/3 as large as the float32 numbers of the example, and what draws them. It opens in any browser that knows the colours of
+    CSS by `light-dark()`: those since the middle of 2024.
 
     Raises:
         MinirnnError: where the file cannot be written.

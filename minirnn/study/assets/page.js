@@ -40,7 +40,7 @@ function chip(label, step) {
   const value = loss(step) ? [`loss ${loss(step)}`] : [];
   const name = [step ? `${step}: ${visible(label)}` : label, ...value, ...wrong].join(", ");
   const amount = el("i", { class: "amount" });
-  amount.style.width = step ? `${(100 * losses[step - 1]) / (largest(losses) || 1)}%` : "0";
+  amount.style.width = step ? `${(100 * Math.max(0, losses[step - 1])) / (largest(losses) || 1)}%` : "0";
   const other = wrong.length ? [el("small", {}, "≠ ", el("bdi", {}, short(said)))] : [];
   const attributes = { type: "button", role: "radio", class: "chip", "aria-label": name, title: name, onclick: () => setStep(step) };
   return el("button", attributes, el("bdi", {}, short(label)), ...other, amount);
