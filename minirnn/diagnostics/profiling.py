@@ -151,16 +151,12 @@ class Profile(Monitor):
         frame = _Frame(function, AGAIN if again and direction == "forward" else direction)
         has_row = outer is None or again
         devices = {device_of(t.data) for t in function.inputs} - {"cpu"} if has_row else _NONE
-        self._frames.append(frame)
-        _wait_for(devices)
-        start = perf_counter()
-        try:
-            with self._in_sight(function):
-                results = compute()
+        with self._in_sight(function, frame):
             _wait_for(devices)
-        finally:
-            self._frames.pop()
-        end = perf_counter()
+            start = perf_counter()
+            results = compute()
+            _wait_for(devices)
+            end = perf_counter()
         seconds = end - start - frame.watching
         stated = function.flops() if direction == "forward" else function.backward_flops()
         cost = frame.flops if stated is None and direction == "backward" else stated
@@ -175,14 +171,16 @@ class Profile(Monitor):
         return results
 
     @contextmanager
-    def _in_sight(self, function: Function) -> Iterator[None]:
-        """The kernel that an operation holds is timed while it runs; what it keeps is the kernel itself."""
+    def _in_sight(self, function: Function, frame: _Frame) -> Iterator[None]:
+        """The operation is the innermost that runs, and the kernel that it holds is timed; what it keeps is the kernel itself."""
+        self._frames.append(frame)
         kernel = getattr(function, "kernel", None)
         if isinstance(kernel, ModuleType):
             function.kernel = _Timed(self, kernel)  # type: ignore[attr-defined]
         try:
             yield
         finally:
+            self._frames.pop()
             kernel = getattr(function, "kernel", None)
             if isinstance(kernel, _Timed):
                 function.kernel = kernel.module  # type: ignore[attr-defined]
