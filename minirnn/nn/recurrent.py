@@ -281,12 +281,20 @@ class LSTM(LSTMRecurrence, Layered):
 
         output, (h_n, c_n) = lstm(x, (h_0, c_0), lengths=None)
 
-    input_size D, hidden_size H; num_layers K, each fed with the one below; bias; batch_first: dense batches are (N, T, D);
-    dropout: probability, between layers, in training; bidirectional: a second recurrence runs from each sequence's end to its beginning;
-    kernel: the name of an implementation (see `minirnn.kernels.registry`), None for the best one that can run; rng: seed or generator.
+    input_size     D
+    hidden_size    H
+    num_layers     K, each fed with the one below
+    bias           whether there are biases
+    batch_first    dense batches are (N, T, D), and so are the outputs
+    dropout        the probability with which an output is dropped between layers, in training
+    bidirectional  a second recurrence runs from each sequence's end to its beginning
+    kernel         the name of an implementation (see `minirnn.kernels.registry`), None for the best one that can run
+    recompute      True keeps x, h and c only for the backward pass, which computes the gates again: less than half the memory for a third
+                   more arithmetic; a number from 0 to 1 does so for that share of the steps, the last ones. Gradients are the same but
+                   for rounding
+    rng            a seed, or a generator
 
-    recompute: True keeps x, h and c only for the backward pass, which computes the gates again: less than half the memory for a third
-    more arithmetic; a number from 0 to 1 does so for that share of the steps, the last ones. Gradients are the same but for rounding.
+    Raises ValueError for a size below 1 and a `recompute` out of range.
 
     Parameters, for layer k: weight_ih_lk (4H, D), weight_hh_lk (4H, H), bias_ih_lk (4H,), bias_hh_lk (4H,), and the same with `_reverse`,
     gates in the order i, f, g, o, all uniform on +-1 / sqrt(H). Names, shapes and values are those of torch.nn.LSTM.
