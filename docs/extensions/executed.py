@@ -235,7 +235,8 @@ def nothing_unexecuted(app: Sphinx, document: nodes.document) -> None:
     if Path(app.env.doc2path(page)).suffix != ".md":
         return
     for node in document.findall(nodes.literal_block):
-        if node.get("language") in RUNNABLE and not node.get("executed") and not _within_description(node):
+        shown_elsewhere = node.get("executed") or "source" in node or _within_description(node)  # run here, a file with tests, a docstring
+        if node.get("language") in RUNNABLE and not shown_elsewhere:
             message = "a code block in %s that nobody runs: write it as {run} or {shell}"
             logger.warning(message, node["language"], location=node, type="minirnn", subtype="code")
 

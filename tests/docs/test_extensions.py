@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import io
 import re
 import sys
@@ -154,6 +156,20 @@ def test_a_public_name_without_a_docstring_or_without_a_place_is_found(tmp_path:
     assert "planted_names.Plain is not in the reference" in warnings
     assert "told is not in the reference" in warnings
     assert "planted_names.told" not in warnings
+
+
+def public_modules() -> list[str]:
+    """`minirnn_public` of the real site."""
+    tree = ast.parse((Path(__file__).parents[2] / "docs" / "conf.py").read_text(encoding="utf-8"))
+    values = {
+        node.targets[0].id: node.value for node in tree.body if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+    }
+    return list(ast.literal_eval(values["minirnn_public"]))
+
+
+@pytest.mark.parametrize("name", public_modules())
+def test_every_public_name_has_a_docstring(name: str) -> None:
+    assert undescribed(importlib.import_module(name)) == []
 
 
 def test_a_name_that_another_public_name_stands_for_is_in_the_reference() -> None:
