@@ -31,6 +31,7 @@ extensions = [
 ]
 exclude_patterns = ["extensions", "course/*.ipynb", "course/*.py", "course/*.json"]
 highlight_language = "none"
+pygments_dark_style = "github-dark"
 smartquotes = False
 nitpicky = True
 

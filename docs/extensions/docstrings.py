@@ -24,14 +24,24 @@ def process(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: li
     lines[:] = [*render(lines), *(table(rows) if rows else [])]
 
 
-def sign(app: Sphinx, what: str, name: str, obj: Any, options: Any, shown: str | None, returns: str | None) -> tuple[str, None] | None:
-    """What a Module is made with: `__new__`, which takes anything, stands before `__init__` for whoever asks Python."""
-    if what != "class" or not (shown or "").startswith("(*args"):
-        return None
-    if obj.__init__ is object.__init__:
-        return "()", None
-    made_with = signature(obj.__init__, bound_method=True, type_aliases=app.config.autodoc_type_aliases)
-    return stringify_signature(made_with, show_return_annotation=False, unqualified_typehints=False), None
+def sign(
+    app: Sphinx, what: str, name: str, obj: Any, options: Any, shown: str | None, returns: str | None
+) -> tuple[str, str | None] | None:
+    """Signatures as they are meant: what a Module is made with, and aliases of types by their names.
+
+    For whoever asks Python, a Module's `__new__`, which takes anything, stands before its `__init__`.
+    """
+    if what == "class" and (shown or "").startswith("(*args"):
+        if obj.__init__ is object.__init__:
+            return "()", None
+        made_with = signature(obj.__init__, bound_method=True, type_aliases=app.config.autodoc_type_aliases)
+        shown = stringify_signature(made_with, show_return_annotation=False)
+    return _aliases(shown or ""), None if returns is None else _aliases(returns)
+
+
+def _aliases(text: str) -> str:
+    """`TypeAliasForwardRef('Array')`, which Sphinx writes for an alias inside of another type, is Array."""
+    return re.sub(r"TypeAliasForwardRef\('(\w+)'\)", r"\1", text)
 
 
 def skip(app: Sphinx, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
