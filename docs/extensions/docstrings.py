@@ -26,7 +26,7 @@ def process(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: li
 
 def sign(
     app: Sphinx, what: str, name: str, obj: Any, options: Any, shown: str | None, returns: str | None
-) -> tuple[str, str | None] | None:
+) -> tuple[str | None, str | None]:
     """Signatures as they are meant: what a Module is made with, and aliases of types by their names.
 
     For whoever asks Python, a Module's `__new__`, which takes anything, stands before its `__init__`.
@@ -36,12 +36,12 @@ def sign(
             return "()", None
         made_with = signature(obj.__init__, bound_method=True, type_aliases=app.config.autodoc_type_aliases)
         shown = stringify_signature(made_with, show_return_annotation=False)
-    return _aliases(shown or ""), None if returns is None else _aliases(returns)
+    return _aliases(shown), _aliases(returns)
 
 
-def _aliases(text: str) -> str:
+def _aliases(text: str | None) -> str | None:
     """`TypeAliasForwardRef('Array')`, which Sphinx writes for an alias inside of another type, is Array."""
-    return re.sub(r"TypeAliasForwardRef\('(\w+)'\)", r"\1", text)
+    return text and re.sub(r"TypeAliasForwardRef\('(\w+)'\)", r"\1", text)
 
 
 def skip(app: Sphinx, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
