@@ -11,7 +11,7 @@ somebody asks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -53,10 +53,11 @@ class _Tracing:
         end(self.by, self.token)
 
 
-class Trace:
+class Trace(Mapping[str, "Traced"]):
     """The recurrent layers of a run by name, as "encoder.l0", "encoder.l0_reverse", or "l0" for a layer that no module holds.
 
-    `t[name]` is the layer's last call, `t.passes(name)` are all of them, `t.layers` the names in the order of their first calls.
+    `t[name]` is the layer's last call, `t.passes(name)` are all of them, `t.layers` the names in the order of their first calls. It is a
+    mapping: `for name, layer in t.items()` goes through all layers.
     """
 
     def __init__(self, recorder: Recorder) -> None:
@@ -80,9 +81,6 @@ class Trace:
             there = f"there are: {', '.join(found)}" if found else "no recurrent layer was called inside the trace"
             raise KeyError(f"trace: no layer {name!r}; {there}")
         return found[name]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._all()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._all())
@@ -156,7 +154,10 @@ class Traced:
     `dx` (T, N, D) that of the input. Gradients are those of the latest backward pass.
 
     Step t is step t of the layer's input, in the reverse direction too, and sequence n is the n-th of the batch that the layer was given.
-    NaN stands where a sequence has ended.
+    NaN stands where a sequence has ended. One sequence (T, D), without an axis N, has N = 1 here.
+
+    Of a backward pass through a gradient (`create_graph`) what comes through the layer's outputs is here; what comes through the gradient
+    itself is not.
     """
 
     def __init__(self, name: str, parts: Sequence[Part]) -> None:
@@ -193,10 +194,17 @@ class Traced:
 
     def __getattr__(self, name: str) -> Array:
         """i, f, g, o of an LSTM; r, u, n of a GRU; h, and of an LSTM c."""
-        if name.startswith("_") or name not in GATES[self.cell] + STATES[self.cell]:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if name not in GATES[self.cell] + STATES[self.cell]:
             there = " ".join(GATES[self.cell] + STATES[self.cell])
             raise AttributeError(f"{name!r}: the trace of {self._a} layer has {there}, dh, {'dc, ' * (self.cell == 'lstm')}dz and dx")
         return self._read(name, lambda call: _forward(call, name))
+
+    def __dir__(self) -> list[str]:
+        """What a notebook offers."""
+        own = {name for name in super().__dir__() if name != "dc" or self.cell == "lstm"}
+        return sorted({*own, *GATES[self.cell], *STATES[self.cell]})
 
     @property
     def dh(self) -> Array:
@@ -226,14 +234,16 @@ class Traced:
         weight: "w_ih" (dz_t^T x_t), "w_hh" (dz_t^T h_{t-1}; the rows of a GRU's candidate times r_t), "b_ih" = "b", or "b_hh". The norm is
         Frobenius's, of all numbers of the matrix. See `step_gradient` for the matrix.
         """
-        da, read = self._factors(weight)
+        da, read = self._factors("contribution", weight)
         if per_sequence:  # |a b^T| = |a| |b|
             return np.linalg.norm(da, axis=2) * np.linalg.norm(read, axis=2)  # type: ignore[no-any-return]
         return np.array([np.linalg.norm(_outer(da[t], read[t])) for t in range(self.T)])
 
     def step_gradient(self, weight: Weight, t: int) -> Array:
-        """What step t adds to the gradient of a weight (G H, D), (G H, H) or (G H,): the sum over t is all of it."""
-        da, read = self._factors(weight)
+        """What step t, 0 .. T-1, adds to the gradient of a weight (G H, D), (G H, H) or (G H,): the sum over t is all of it."""
+        if not 0 <= t < self.T:
+            raise IndexError(f"step_gradient: t must be a step of {self.name}, 0 .. {self.T - 1}, got {t}")
+        da, read = self._factors("step_gradient", weight)
         matrix = _outer(da[t], read[t])
         return matrix[:, 0] if weight.startswith("b") else matrix
 
@@ -252,10 +262,10 @@ class Traced:
         low = values < (-above if gate == tanh else below)
         return np.stack([low.sum((1, 2)) / running, (values > above).sum((1, 2)) / running], axis=1)
 
-    def _factors(self, weight: str) -> tuple[Array, Array]:
+    def _factors(self, who: str, weight: str) -> tuple[Array, Array]:
         """da (T, N, G H) and what the weight multiplies (T, N, ...), zero where there is no step: the gradient is the sum of da^T of it."""
         if weight not in ("w_ih", "w_hh", "b", "b_ih", "b_hh"):
-            raise ValueError(f'contribution: weight must be "w_ih", "w_hh", "b", "b_ih" or "b_hh", got {weight!r}')
+            raise ValueError(f'{who}: weight must be "w_ih", "w_hh", "b", "b_ih" or "b_hh", got {weight!r}')
         dz = np.nan_to_num(self.dz)
         if self.cell == "gru" and weight.endswith("hh"):  # (2.6) of kernels/gru/README.md
             dz[..., 2 * self.H :] *= np.nan_to_num(self.r)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import weakref
 from collections import defaultdict
@@ -529,6 +530,25 @@ def test_what_it_says_where_it_cannot() -> None:
         relu(mr.Tensor(np.ones((2, 1, 3), np.float32)))
     with pytest.raises(ValueError, match="relu saturates at no value but 0"):
         t["l0"].saturation("h")
+
+
+def test_it_is_a_mapping_and_notebooks_can_complete_its_names() -> None:
+    t, *_ = traced("gru", "numba", [3, 2], bidirectional=True)
+    assert {name: layer.reverse for name, layer in t.items()} == {"l0": False, "l0_reverse": True}
+    assert t.get("l1") is None
+    assert list(dict(t)) == t.layers
+    assert {"r", "u", "n", "h", "dh", "dz", "dx"} <= set(dir(t["l0"]))
+    assert not {"dc", "c", "i"} & set(dir(t["l0"]))
+    np.testing.assert_array_equal(copy.copy(t["l0"]).dh, t["l0"].dh)
+
+
+def test_a_step_that_there_is_not_has_no_gradient() -> None:
+    t, *_ = traced("lstm", "numba", [3, 2])
+    for step in (-1, 3):
+        with pytest.raises(IndexError, match=rf"step_gradient: t must be a step of l0, 0 \.\. 2, got {step}"):
+            t["l0"].step_gradient("w_hh", step)
+    with pytest.raises(ValueError, match="step_gradient: weight must be"):
+        t["l0"].step_gradient("w", 0)  # type: ignore[arg-type]
 
 
 def test_two_models_of_one_trace() -> None:
