@@ -53,7 +53,6 @@ def backward(tape: GRUTape, w_hh: Array, dh: Array | None, dh_n: Array | None, t
     (N, H), S, T = tape.h0.shape, len(tape.h), len(tape.batch_sizes)
     dz, da = xp.empty((S, 3 * H), dtype), xp.empty((S, 3 * H), dtype)
     dh = NULL if dh is None else contiguous(xp, dh)
-    (dh_tap,) = (NULL,) if taps is None else taps
     # (N, H) dL/dh_t on its way back, of (2.7) the half that u hands on; a sequence's rows wait until its own last step (2.1)
     dh_t = xp.zeros((N, H), wide(dtype)) if dh_n is None else xp.ascontiguousarray(dh_n).astype(wide(dtype))
     first = device_starts(xp, tape.batch_sizes)  # (T+1,)
@@ -62,17 +61,31 @@ def backward(tape: GRUTape, w_hh: Array, dh: Array | None, dh_n: Array | None, t
     if p.form == "persistent":
         dh0 = xp.empty((N, H), dtype)
         run = function(xp, UNIT, "gru_persistent_backward", dtype, cooperative=True, shared=p.shared)
-        arguments = (tape.gates, tape.h, tape.hn, tape.h0, w_hh, dh, dh_t, first, dz, da, dh0, dh_tap, *map(np.int32, (T, H, p.units)))
+        arguments = (
+            tape.gates,
+            tape.h,
+            tape.hn,
+            tape.h0,
+            w_hh,
+            dh,
+            dh_t,
+            first,
+            dz,
+            da,
+            dh0,
+            *(taps or (NULL,)),
+            *map(np.int32, (T, H, p.units)),
+        )
         run(p.grid, p.block, arguments, shared_mem=p.shared)
     else:
-        step = function(xp, UNIT, "gru_step_backward", dtype)
+        step = function(xp, UNIT, "gru_step_backward_tapped" if taps else "gru_step_backward", dtype)
         product = xp.empty((N, H), dtype)  # da_{t+1} @ w_hh
         host = starts(tape.batch_sizes).tolist()
         begun = 0  # rows of step t + 1
         for t in range(T - 1, -1, -1):
             start, n = host[t], host[t + 1] - host[t]
             sizes = map(np.int32, (start, host[t - 1] if t > 0 else -1, n, begun, H))
-            step(p.blocks(n), p.block, (tape.gates, tape.h, tape.hn, tape.h0, dh, product, dh_t, dz, da, dh_tap, *sizes))
+            step(p.blocks(n), p.block, (tape.gates, tape.h, tape.hn, tape.h0, dh, product, dh_t, dz, da, *(taps or ()), *sizes))
             xp.matmul(da[start : start + n], w_hh, out=product[:n])  # (n, H)             (2.7)
             begun = n
         dh0 = (dh_t + product).astype(dtype, copy=False)  # (N, H)

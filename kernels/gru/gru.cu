@@ -1,6 +1,6 @@
 // The GRU recurrence in CUDA C++. Equation numbers are those of README.md in this folder; the names are those of numpy_.py.
 //
-// Step form        gru_step_forward, gru_step_backward: one launch a step beside a library product; any size
+// Step form        gru_step_forward, gru_step_backward[_tapped]: one launch a step beside a library product; any size
 // Persistent form  gru_persistent_forward, gru_persistent_backward: one cooperative launch for the whole sequence
 //
 // Step form, one thread for each of the n H units of a step
@@ -110,12 +110,12 @@ gru_step_forward(const Real* z, const Real* a, const Real* b_hn, Wide* h_t, Real
 // dh_t     (N, H)     Wide; read and written, rows below n: dh_n where a sequence begins its way back, then dh_t u; alive for the sequence
 // dz       (S, 3H)    written, rows of this step
 // da       (S, 3H)    written, rows of this step
-// dh_tap   (S, H)     written, rows of this step: the whole dL/dh_t of (2.2); or null
+// dh_tap   (S, H)     written, rows of this step: the whole dL/dh_t of (2.2)
 // start    first row of this step;  before  first row of the step before, -1 where h0 is before;  n  rows of this step
 // begun    rows of step t + 1: the sequences that are on their way back
-extern "C" __global__ void __launch_bounds__(256)
-gru_step_backward(const Real* gates, const Real* h, const Real* hn, const Real* h0, const Real* dh, const Real* product,  //
-                  Wide* dh_t, Real* dz, Real* da, Real* dh_tap, int start, int before, int n, int begun, int H) {
+__device__ __forceinline__ void step_backward(const Real* gates, const Real* h, const Real* hn, const Real* h0, const Real* dh,  //
+                                              const Real* product, Wide* dh_t, Real* dz, Real* da, Real* dh_tap,                //
+                                              int start, int before, int n, int begun, int H) {
   const long long e = (long long)blockIdx.x * blockDim.x + threadIdx.x;
   if (e >= (long long)n * H) return;
   const int sequence = e / H, j = e % H;
@@ -123,6 +123,19 @@ gru_step_backward(const Real* gates, const Real* h, const Real* hn, const Real* 
   const Kept kept = kept_of(start + sequence, j, H, gates, hn, h_before, dh);
   const Wide whole = dh_t[e] + (sequence < begun ? widen(product[e]) : Wide(0));  // (2.7) or (2.1)
   dh_t[e] = backward_unit(whole, kept, start + sequence, j, H, dz, da, dh_tap);
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+gru_step_backward(const Real* gates, const Real* h, const Real* hn, const Real* h0, const Real* dh, const Real* product,  //
+                  Wide* dh_t, Real* dz, Real* da, int start, int before, int n, int begun, int H) {
+  step_backward(gates, h, hn, h0, dh, product, dh_t, dz, da, nullptr, start, before, n, begun, H);
+}
+
+// With taps, in a kernel of its own: so the other has the registers of one without.
+extern "C" __global__ void __launch_bounds__(256)
+gru_step_backward_tapped(const Real* gates, const Real* h, const Real* hn, const Real* h0, const Real* dh, const Real* product,  //
+                         Wide* dh_t, Real* dz, Real* da, Real* dh_tap, int start, int before, int n, int begun, int H) {
+  step_backward(gates, h, hn, h0, dh, product, dh_t, dz, da, dh_tap, start, before, n, begun, H);
 }
 
 // All steps forward.

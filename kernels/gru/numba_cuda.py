@@ -1,7 +1,7 @@
 # mypy: allow-untyped-decorators, allow-untyped-calls, disable-error-code="attr-defined, misc"
 """The GRU recurrence in Numba-CUDA. Equation numbers are those of README.md in this folder; the names are those of numpy_.py and gru.cu.
 
-Step form        gru_step_forward, gru_step_backward: one launch a step beside a library product; any size
+Step form        gru_step_forward, gru_step_backward[_tapped]: one launch a step beside a library product; any size
 Persistent form  gru_persistent_forward, gru_persistent_backward: one cooperative launch for the whole sequence
 
 Step form, one thread for each of the n H units of a step
@@ -84,7 +84,7 @@ def backward_unit(dh_t: Any, h_before: Any, row: int, j: int, gates: Any, hn: An
     n = gates[row, 2 * H + j]
     if dh.shape[0] > 0:
         dh_t += dh[row, j]  # (2.2)
-    if dh_tap.shape[0] > 0:
+    if dh_tap is not None and dh_tap.shape[0] > 0:
         dh_tap[row, j] = dh_t
     dz_n = dh_t * (one - u) * (one - n * n)  # (2.3)
     dz_u = dh_t * (h_before - n) * u * (one - u)  # (2.4)
@@ -120,8 +120,8 @@ def gru_step_forward(z: Any, a: Any, b_hn: Any, h_t: Any, h: Any, gates: Any, hn
     h_t[sequence, j] = forward_unit(z_r, z_u, z_n, a_r, a_u, a_n, b_hn[j], h_t[sequence, j], row, j, h, gates, hn)
 
 
-@cuda.jit
-def gru_step_backward(
+@cuda.jit(device=True)
+def step_backward(
     gates: Any,
     h: Any,
     hn: Any,
@@ -137,7 +137,57 @@ def gru_step_backward(
     n: int,
     begun: int,
 ) -> None:
+    """Both of the following; dh_tap may be None."""
+    H, e = h.shape[1], cuda.grid(1)
+    if e >= n * H:
+        return
+    sequence = e // H
+    j = e - sequence * H
+    h_before = h0[sequence, j] if before < 0 else h[before + sequence, j]
+    whole = dh_t[sequence, j]  # (2.1)
+    if sequence < begun:
+        whole += product[sequence, j]  # (2.7)
+    dh_t[sequence, j] = backward_unit(whole, h_before, start + sequence, j, gates, hn, dh, dz, da, dh_tap)
+
+
+@cuda.jit
+def gru_step_backward(
+    gates: Any, h: Any, hn: Any, h0: Any, dh: Any, product: Any, dh_t: Any, dz: Any, da: Any, start: int, before: int, n: int, begun: int
+) -> None:
     """Step t, before product = da_t w_hh.
+
+    gates    (S, 3H)    read
+    h, hn    (S, H)     read
+    h0       (N, H)     read
+    dh       (S, H)     read
+    product  (N, H)     read, rows below begun: da_{t+1} w_hh, the second half of (2.7); alive from step to step
+    dh_t     (N, H)     read and written, rows below n: dh_n where a sequence begins its way back, then dh_t u; alive for the sequence
+    dz       (S, 3H)    written, rows of this step
+    da       (S, 3H)    written, rows of this step
+    start    first row of this step;  before  first row of the step before, -1 where h0 is before;  n  rows of this step
+    begun    rows of step t + 1: the sequences that are on their way back
+    """
+    step_backward(gates, h, hn, h0, dh, product, dh_t, dz, da, None, start, before, n, begun)
+
+
+@cuda.jit
+def gru_step_backward_tapped(
+    gates: Any,
+    h: Any,
+    hn: Any,
+    h0: Any,
+    dh: Any,
+    product: Any,
+    dh_t: Any,
+    dz: Any,
+    da: Any,
+    dh_tap: Any,
+    start: int,
+    before: int,
+    n: int,
+    begun: int,
+) -> None:
+    """The same with taps, in a kernel of its own: so the other has the registers of one without.
 
     gates    (S, 3H)    read
     h, hn    (S, H)     read
@@ -151,16 +201,7 @@ def gru_step_backward(
     start    first row of this step;  before  first row of the step before, -1 where h0 is before;  n  rows of this step
     begun    rows of step t + 1: the sequences that are on their way back
     """
-    H, e = h.shape[1], cuda.grid(1)
-    if e >= n * H:
-        return
-    sequence = e // H
-    j = e - sequence * H
-    h_before = h0[sequence, j] if before < 0 else h[before + sequence, j]
-    whole = dh_t[sequence, j]  # (2.1)
-    if sequence < begun:
-        whole += product[sequence, j]  # (2.7)
-    dh_t[sequence, j] = backward_unit(whole, h_before, start + sequence, j, gates, hn, dh, dz, da, dh_tap)
+    step_backward(gates, h, hn, h0, dh, product, dh_t, dz, da, dh_tap, start, before, n, begun)
 
 
 @cuda.jit
@@ -274,18 +315,18 @@ def backward(tape: GRUTape, w_hh: Array, dh: Array | None, dh_n: Array | None, t
     # (N, H) dL/dh_t on its way back, of (2.7) the half that u hands on; a sequence's rows wait until its own last step (2.1)
     dh_t = xp.zeros_like(tape.h0) if dh_n is None else xp.array(dh_n, order="C")
     first = device_starts(xp, batch_sizes)  # (T+1,)
-    (dh_tap,) = taps or (rows_or_none(xp, None, w_hh),)
     plan = persistent(xp, "gru", "backward", tape.h0)
     if plan is not None:
-        dh0 = xp.empty_like(tape.h0)  # (N, H)
-        stream, *arrays = seen_by_numba(xp, tape.gates, tape.h, tape.hn, tape.h0, w_hh, dh, dh_t, first, dz, da, dh0, dh_tap)
+        dh0, into = xp.empty_like(tape.h0), taps or (rows_or_none(xp, None, w_hh),)  # (N, H)
+        stream, *arrays = seen_by_numba(xp, tape.gates, tape.h, tape.hn, tape.h0, w_hh, dh, dh_t, first, dz, da, dh0, *into)
         launch_cooperatively(gru_persistent_backward, plan, stream, *arrays)
     else:
         product = xp.empty_like(tape.h0)  # (N, H) da_{t+1} @ w_hh
-        stream, *arrays = seen_by_numba(xp, tape.gates, tape.h, tape.hn, tape.h0, dh, product, dh_t, dz, da, dh_tap)
+        stream, *arrays = seen_by_numba(xp, tape.gates, tape.h, tape.hn, tape.h0, dh, product, dh_t, dz, da, *(taps or ()))
+        step = gru_step_backward_tapped if taps else gru_step_backward
         before = [-1, *(start for start, _, _ in steps(batch_sizes))]
         for t, (start, n, begun) in reversed(list(enumerate(steps(batch_sizes)))):
-            launch(gru_step_backward, blocks_of(n * H), THREADS, stream, *arrays, start, before[t], n, begun)
+            launch(step, blocks_of(n * H), THREADS, stream, *arrays, start, before[t], n, begun)
             xp.matmul(da[start : start + n], w_hh, out=product[:n])  # (n, H)  (2.7)
         dh0 = dh_t + product  # (N, H)
     dw_hh = xp.matmul(da.T, previous(xp, tape.h, tape.h0, first))  # (3H, H)  (2.8)

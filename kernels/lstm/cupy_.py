@@ -66,24 +66,35 @@ def backward(
     # (N, H) dL/dc_t on its way back; a sequence's rows wait until its own last step (2.1)
     dc_t = xp.zeros((N, H), wide(dtype)) if dc_n is None else xp.ascontiguousarray(dc_n).astype(wide(dtype))
     first = device_starts(xp, tape.batch_sizes)  # (T+1,)
-    into = (NULL, NULL) if taps is None else taps
 
     p = plan("lstm", "backward", H, N, dtype, devices.here(xp))
     if p.form == "persistent":
         dh0 = xp.empty((N, H), dtype)
         run = function(xp, UNIT, "lstm_persistent_backward", dtype, cooperative=True, shared=p.shared)
         gradients = tuple(NULL if gradient is None else gradient for gradient in (dh, dc, dh_n))
-        arguments = (tape.gates, tape.c, tape.c0, w_hh, *gradients, dc_t, first, dz, dh0, *into, *map(np.int32, (T, H, p.units)))
+        arguments = (
+            tape.gates,
+            tape.c,
+            tape.c0,
+            w_hh,
+            *gradients,
+            dc_t,
+            first,
+            dz,
+            dh0,
+            *(taps or (NULL, NULL)),
+            *map(np.int32, (T, H, p.units)),
+        )
         run(p.grid, p.block, arguments, shared_mem=p.shared)
     else:
-        step = function(xp, UNIT, "lstm_step_backward", dtype)
+        step = function(xp, UNIT, "lstm_step_backward_tapped" if taps else "lstm_step_backward", dtype)
         dh0 = xp.zeros((N, H), dtype) if dh_n is None else dh_n.copy()  # (N, H) dL/dh_t on its way back
         gradients = tuple(NULL if gradient is None else gradient for gradient in (dh, dc))
         host = starts(tape.batch_sizes).tolist()
         for t in range(T - 1, -1, -1):
             start, n = host[t], host[t + 1] - host[t]
             before = host[t - 1] if t > 0 else -1
-            arguments = (tape.gates, tape.c, tape.c0, *gradients, dh0, dc_t, dz, *into, *map(np.int32, (start, before, n, H)))
+            arguments = (tape.gates, tape.c, tape.c0, *gradients, dh0, dc_t, dz, *(taps or ()), *map(np.int32, (start, before, n, H)))
             step(p.blocks(n), p.block, arguments)
             xp.matmul(dz[start : start + n], w_hh, out=dh0[:n])  # (n, H) dL/dh_{t-1}     (2.10)
 

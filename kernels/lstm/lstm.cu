@@ -1,6 +1,6 @@
 // The LSTM recurrence in CUDA C++. Equation numbers are those of README.md in this folder; the names are those of numpy_.py.
 //
-// Step form        lstm_step_forward, lstm_step_backward: one launch a step beside a library product; any size
+// Step form        lstm_step_forward, lstm_step_backward[_tapped]: one launch a step beside a library product; any size
 // Persistent form  lstm_persistent_forward, lstm_persistent_backward: one cooperative launch for the whole sequence
 //
 // Step form, one thread for each of the n H units of a step
@@ -122,17 +122,30 @@ lstm_step_forward(const Real* z, const Real* a, Wide* c_t, Real* h, Real* c, Rea
 // dh_t     (N, H)     read, rows below n: dL/dh_t, or dh_n where a sequence begins its way back
 // dc_t     (N, H)     Wide; read and written, rows below n: dL/dc_t, then dL/dc_{t-1}; alive for the sequence
 // dz       (S, 4H)    written, rows of this step
-// dh_tap, dc_tap  (S, H)  written, rows of this step: the whole dL/dh_t of (2.2) and dL/dc_t of (2.5); or both null
+// dh_tap, dc_tap  (S, H)  written, rows of this step: the whole dL/dh_t of (2.2) and dL/dc_t of (2.5)
 // start    first row of this step;  before  first row of the step before, -1 where c0 is before;  n  rows of this step
-extern "C" __global__ void __launch_bounds__(256)
-lstm_step_backward(const Real* gates, const Real* c, const Real* c0, const Real* dh, const Real* dc, const Real* dh_t, Wide* dc_t,  //
-                   Real* dz, Real* dh_tap, Real* dc_tap, int start, int before, int n, int H) {
+__device__ __forceinline__ void step_backward(const Real* gates, const Real* c, const Real* c0, const Real* dh, const Real* dc,  //
+                                              const Real* dh_t, Wide* dc_t, Real* dz, Real* dh_tap, Real* dc_tap,               //
+                                              int start, int before, int n, int H) {
   const long long e = (long long)blockIdx.x * blockDim.x + threadIdx.x;
   if (e >= (long long)n * H) return;
   const int sequence = e / H, j = e % H;
   const Real c_before = before < 0 ? c0[e] : c[at(before, H) + e];
   const Kept kept = kept_of(start + sequence, j, H, gates, c, c_before, dh, dc);
   dc_t[e] = backward_unit(widen(dh_t[e]), dc_t[e], kept, start + sequence, j, H, dz, dh_tap, dc_tap);
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+lstm_step_backward(const Real* gates, const Real* c, const Real* c0, const Real* dh, const Real* dc, const Real* dh_t, Wide* dc_t,  //
+                   Real* dz, int start, int before, int n, int H) {
+  step_backward(gates, c, c0, dh, dc, dh_t, dc_t, dz, nullptr, nullptr, start, before, n, H);
+}
+
+// With taps, in a kernel of its own: so the other has the registers of one without.
+extern "C" __global__ void __launch_bounds__(256)
+lstm_step_backward_tapped(const Real* gates, const Real* c, const Real* c0, const Real* dh, const Real* dc, const Real* dh_t,  //
+                          Wide* dc_t, Real* dz, Real* dh_tap, Real* dc_tap, int start, int before, int n, int H) {
+  step_backward(gates, c, c0, dh, dc, dh_t, dc_t, dz, dh_tap, dc_tap, start, before, n, H);
 }
 
 // All steps forward.

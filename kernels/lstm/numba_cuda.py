@@ -1,7 +1,7 @@
 # mypy: allow-untyped-decorators, allow-untyped-calls, disable-error-code="attr-defined, misc"
 """The LSTM recurrence in Numba-CUDA. Equation numbers are those of README.md in this folder; the names are those of numpy_.py and lstm.cu.
 
-Step form        lstm_step_forward, lstm_step_backward: one launch a step beside a library product; any size
+Step form        lstm_step_forward, lstm_step_backward[_tapped]: one launch a step beside a library product; any size
 Persistent form  lstm_persistent_forward, lstm_persistent_backward: one cooperative launch for the whole sequence
 
 Step form, one thread for each of the n H units of a step
@@ -91,7 +91,7 @@ def backward_unit(
     tanh_c = math.tanh(c[row, j])
     da_o = dh_t * tanh_c * o * (one - o)  # (2.4)
     dc_t += dh_t * o * (one - tanh_c * tanh_c)  # (2.5)
-    if dh_tap.shape[0] > 0:
+    if dh_tap is not None and dh_tap.shape[0] > 0:
         dh_tap[row, j] = dh_t
         dc_tap[row, j] = dc_t
     da_i = dc_t * g * i * (one - i)  # (2.6)
@@ -137,23 +137,44 @@ def lstm_step_forward(z: Any, a: Any, c_t: Any, h: Any, c: Any, gates: Any, h_n:
         h_n[sequence, j] = h[row, j]
 
 
+@cuda.jit(device=True)
+def step_backward(
+    gates: Any, c: Any, c0: Any, dh: Any, dc: Any, dh_t: Any, dc_t: Any, dz: Any, dh_tap: Any, dc_tap: Any, start: int, before: int, n: int
+) -> None:
+    """Both of the following; dh_tap and dc_tap may be None."""
+    H, e = c.shape[1], cuda.grid(1)
+    if e >= n * H:
+        return
+    sequence = e // H
+    j = e - sequence * H
+    c_before = c0[sequence, j] if before < 0 else c[before + sequence, j]
+    row = start + sequence
+    dc_t[sequence, j] = backward_unit(dh_t[sequence, j], dc_t[sequence, j], c_before, row, j, gates, c, dh, dc, dz, dh_tap, dc_tap)
+
+
 @cuda.jit
 def lstm_step_backward(
-    gates: Any,
-    c: Any,
-    c0: Any,
-    dh: Any,
-    dc: Any,
-    dh_t: Any,
-    dc_t: Any,
-    dz: Any,
-    dh_tap: Any,
-    dc_tap: Any,
-    start: int,
-    before: int,
-    n: int,
+    gates: Any, c: Any, c0: Any, dh: Any, dc: Any, dh_t: Any, dc_t: Any, dz: Any, start: int, before: int, n: int
 ) -> None:
     """Step t, before dh_{t-1} = dz_t w_hh.
+
+    gates    (S, 4H)    read
+    c        (S, H)     read
+    c0       (N, H)     read
+    dh, dc   (S, H)     read
+    dh_t     (N, H)     read, rows below n: dL/dh_t, or dh_n where a sequence begins its way back
+    dc_t     (N, H)     read and written, rows below n: dL/dc_t, then dL/dc_{t-1}; alive for the sequence
+    dz       (S, 4H)    written, rows of this step
+    start    first row of this step;  before  first row of the step before, -1 where c0 is before;  n  rows of this step
+    """
+    step_backward(gates, c, c0, dh, dc, dh_t, dc_t, dz, None, None, start, before, n)
+
+
+@cuda.jit
+def lstm_step_backward_tapped(
+    gates: Any, c: Any, c0: Any, dh: Any, dc: Any, dh_t: Any, dc_t: Any, dz: Any, dh_tap: Any, dc_tap: Any, start: int, before: int, n: int
+) -> None:
+    """The same with taps, in a kernel of its own: so the other has the registers of one without.
 
     gates    (S, 4H)    read
     c        (S, H)     read
@@ -165,14 +186,7 @@ def lstm_step_backward(
     dh_tap, dc_tap  (S, H)  written, rows of this step: the whole dL/dh_t of (2.2) and dL/dc_t of (2.5)
     start    first row of this step;  before  first row of the step before, -1 where c0 is before;  n  rows of this step
     """
-    H, e = c.shape[1], cuda.grid(1)
-    if e >= n * H:
-        return
-    sequence = e // H
-    j = e - sequence * H
-    c_before = c0[sequence, j] if before < 0 else c[before + sequence, j]
-    row = start + sequence
-    dc_t[sequence, j] = backward_unit(dh_t[sequence, j], dc_t[sequence, j], c_before, row, j, gates, c, dh, dc, dz, dh_tap, dc_tap)
+    step_backward(gates, c, c0, dh, dc, dh_t, dc_t, dz, dh_tap, dc_tap, start, before, n)
 
 
 @cuda.jit
@@ -322,18 +336,19 @@ def backward(
     dc_t = xp.zeros_like(tape.c0) if dc_n is None else xp.array(dc_n, order="C")  # (N, H)
     dz = xp.empty_like(tape.gates)  # (S, 4H)
     first = device_starts(xp, batch_sizes)  # (T+1,)
-    into = taps or (rows_or_none(xp, None, w_hh), rows_or_none(xp, None, w_hh))
     plan = persistent(xp, "lstm", "backward", tape.h0)
     if plan is not None:
         dh_n, dh_t = rows_or_none(xp, dh_n, w_hh), xp.empty_like(tape.h0)  # (N, H)
+        into = taps or (rows_or_none(xp, None, w_hh), rows_or_none(xp, None, w_hh))
         stream, *arrays = seen_by_numba(xp, tape.gates, tape.c, tape.c0, w_hh, dh, dc, dh_n, dc_t, first, dz, dh_t, *into)
         launch_cooperatively(lstm_persistent_backward, plan, stream, *arrays)
     else:
         dh_t = xp.zeros_like(tape.h0) if dh_n is None else xp.array(dh_n, order="C")  # (N, H)  (2.1)
-        stream, *arrays = seen_by_numba(xp, tape.gates, tape.c, tape.c0, dh, dc, dh_t, dc_t, dz, *into)
+        stream, *arrays = seen_by_numba(xp, tape.gates, tape.c, tape.c0, dh, dc, dh_t, dc_t, dz, *(taps or ()))
+        step = lstm_step_backward_tapped if taps else lstm_step_backward
         before = [-1, *(start for start, _, _ in steps(batch_sizes))]
         for t, (start, n, _) in reversed(list(enumerate(steps(batch_sizes)))):
-            launch(lstm_step_backward, blocks_of(n * H), THREADS, stream, *arrays, start, before[t], n)
+            launch(step, blocks_of(n * H), THREADS, stream, *arrays, start, before[t], n)
             xp.matmul(dz[start : start + n], w_hh, out=dh_t[:n])  # (n, H)  (2.10)
     dw_hh = xp.matmul(dz.T, previous(xp, tape.h, tape.h0, first))  # (4H, H)  (2.11)
     return LSTMGrads(dz, dw_hh, dh_t, dc_t)  # (2.12)

@@ -52,7 +52,6 @@ def backward(tape: RNNTape, w_hh: Array, dh: Array | None, dh_n: Array | None, t
     (N, H), T, relu = tape.h0.shape, len(tape.batch_sizes), tape.nonlinearity == "relu"
     dz = xp.empty_like(tape.h)  # (S, H)
     dh, dh_n = contiguous(xp, dh), contiguous(xp, dh_n)
-    (dh_tap,) = (NULL,) if taps is None else taps
     first = device_starts(xp, tape.batch_sizes)  # (T+1,)
 
     p = plan("rnn", "backward", H, N, dtype, devices.here(xp))
@@ -60,13 +59,13 @@ def backward(tape: RNNTape, w_hh: Array, dh: Array | None, dh_n: Array | None, t
         dh0 = xp.empty((N, H), dtype)
         run = function(xp, UNIT, "rnn_persistent_backward", dtype, cooperative=True, shared=p.shared)
         gradients = tuple(NULL if gradient is None else gradient for gradient in (dh, dh_n))
-        arguments = (tape.h, w_hh, *gradients, first, dz, dh0, dh_tap, *map(np.int32, (T, H, relu, p.units)))
+        arguments = (tape.h, w_hh, *gradients, first, dz, dh0, *(taps or (NULL,)), *map(np.int32, (T, H, relu, p.units)))
         run(p.grid, p.block, arguments, shared_mem=p.shared)
     else:
-        step = function(xp, UNIT, "rnn_step_backward", dtype)
+        step = function(xp, UNIT, "rnn_step_backward_tapped" if taps else "rnn_step_backward", dtype)
         dh0 = xp.zeros((N, H), dtype) if dh_n is None else dh_n.copy()  # (N, H) dL/dh_t on its way back (2.1)
         for start, n in reversed(list(zip(starts(tape.batch_sizes).tolist(), tape.batch_sizes.tolist(), strict=False))):
-            step(p.blocks(n), p.block, (tape.h, NULL if dh is None else dh, dh0, dz, dh_tap, *map(np.int32, (start, n, H, relu))))
+            step(p.blocks(n), p.block, (tape.h, NULL if dh is None else dh, dh0, dz, *(taps or ()), *map(np.int32, (start, n, H, relu))))
             xp.matmul(dz[start : start + n], w_hh, out=dh0[:n])  # (n, H) dL/dh_{t-1}     (2.4)
 
     dw_hh = dz.T @ previous(xp, tape.h, tape.h0, first)  # (H, H)                         (2.5)

@@ -1,7 +1,7 @@
 # mypy: allow-untyped-decorators, allow-untyped-calls, disable-error-code="attr-defined, misc"
 """The plain recurrence in Numba-CUDA. Equation numbers are those of README.md in this folder; the names are those of numpy_.py and rnn.cu.
 
-Step form        rnn_step_forward, rnn_step_backward: one launch a step beside a library product; any size
+Step form        rnn_step_forward, rnn_step_backward[_tapped]: one launch a step beside a library product; any size
 Persistent form  rnn_persistent_forward, rnn_persistent_backward: one cooperative launch for the whole sequence
 
 Step form, one thread for each of the n H units of a step
@@ -89,9 +89,39 @@ def rnn_step_forward(z: Any, a: Any, h: Any, h_n: Any, start: int, n: int, going
         h_n[sequence, j] = h_t
 
 
+@cuda.jit(device=True)
+def step_backward(h: Any, dh: Any, dh_t: Any, dz: Any, dh_tap: Any, start: int, n: int, relu: int) -> None:
+    """Both of the following; dh_tap may be None."""
+    H, e = h.shape[1], cuda.grid(1)
+    if e >= n * H:
+        return
+    sequence = e // H
+    j, row = e - sequence * H, start + sequence
+    whole = dh_t[sequence, j]
+    if dh.shape[0] > 0:
+        whole += dh[row, j]  # (2.2)
+    if dh_tap is not None:
+        dh_tap[row, j] = whole
+    dz[row, j] = through_phi(whole, h[row, j], h.dtype.type(0), h.dtype.type(1), relu)
+
+
 @cuda.jit
-def rnn_step_backward(h: Any, dh: Any, dh_t: Any, dz: Any, dh_tap: Any, start: int, n: int, relu: int) -> None:
+def rnn_step_backward(h: Any, dh: Any, dh_t: Any, dz: Any, start: int, n: int, relu: int) -> None:
     """Step t, before dh_{t-1} = dz_t w_hh.
+
+    h        (S, H)     read
+    dh       (S, H)     read
+    dh_t     (N, H)     read, rows below n: dL/dh_t, or dh_n where a sequence begins its way back
+    dz       (S, H)     written, rows of this step
+    start    first row of this step;  n  its rows
+    relu     0 for tanh
+    """
+    step_backward(h, dh, dh_t, dz, None, start, n, relu)
+
+
+@cuda.jit
+def rnn_step_backward_tapped(h: Any, dh: Any, dh_t: Any, dz: Any, dh_tap: Any, start: int, n: int, relu: int) -> None:
+    """The same with taps, in a kernel of its own: so the other has the registers of one without.
 
     h        (S, H)     read
     dh       (S, H)     read
@@ -101,17 +131,7 @@ def rnn_step_backward(h: Any, dh: Any, dh_t: Any, dz: Any, dh_tap: Any, start: i
     start    first row of this step;  n  its rows
     relu     0 for tanh
     """
-    H, e = h.shape[1], cuda.grid(1)
-    if e >= n * H:
-        return
-    sequence = e // H
-    j, row = e - sequence * H, start + sequence
-    whole = dh_t[sequence, j]
-    if dh.shape[0] > 0:
-        whole += dh[row, j]  # (2.2)
-    if dh_tap.shape[0] > 0:
-        dh_tap[row, j] = whole
-    dz[row, j] = through_phi(whole, h[row, j], h.dtype.type(0), h.dtype.type(1), relu)
+    step_backward(h, dh, dh_t, dz, dh_tap, start, n, relu)
 
 
 @cuda.jit
@@ -226,17 +246,18 @@ def backward(tape: RNNTape, w_hh: Array, dh: Array | None, dh_n: Array | None, t
     dh = rows_or_none(xp, dh, w_hh)  # (S, H), or no rows
     dz = xp.empty_like(tape.h)  # (S, H)
     first = device_starts(xp, batch_sizes)  # (T+1,)
-    (dh_tap,) = taps or (rows_or_none(xp, None, w_hh),)
     plan = persistent(xp, "rnn", "backward", tape.h0)
     if plan is not None:
         dh_n, dh_t = rows_or_none(xp, dh_n, w_hh), xp.empty_like(tape.h0)  # (N, H)
-        stream, *arrays = seen_by_numba(xp, tape.h, w_hh, dh, dh_n, first, dz, dh_t, dh_tap)
+        into = taps or (rows_or_none(xp, None, w_hh),)
+        stream, *arrays = seen_by_numba(xp, tape.h, w_hh, dh, dh_n, first, dz, dh_t, *into)
         launch_cooperatively(rnn_persistent_backward, plan, stream, *arrays, relu)
     else:
         dh_t = xp.zeros_like(tape.h0) if dh_n is None else xp.array(dh_n, order="C")  # (N, H)  (2.1)
-        stream, *arrays = seen_by_numba(xp, tape.h, dh, dh_t, dz, dh_tap)
+        stream, *arrays = seen_by_numba(xp, tape.h, dh, dh_t, dz, *(taps or ()))
+        step = rnn_step_backward_tapped if taps else rnn_step_backward
         for start, n, _ in reversed(steps(batch_sizes)):
-            launch(rnn_step_backward, blocks_of(n * H), THREADS, stream, *arrays, start, n, relu)
+            launch(step, blocks_of(n * H), THREADS, stream, *arrays, start, n, relu)
             xp.matmul(dz[start : start + n], w_hh, out=dh_t[:n])  # (n, H)  (2.4)
     dw_hh = xp.matmul(dz.T, previous(xp, tape.h, tape.h0, first))  # (H, H)  (2.5)
     return RNNGrads(dz, dw_hh, dh_t)  # (2.6)

@@ -1,6 +1,6 @@
 // The plain recurrence in CUDA C++. Equation numbers are those of README.md in this folder; the names are those of numpy_.py.
 //
-// Step form        rnn_step_forward, rnn_step_backward: one launch a step beside a library product; any size
+// Step form        rnn_step_forward, rnn_step_backward[_tapped]: one launch a step beside a library product; any size
 // Persistent form  rnn_persistent_forward, rnn_persistent_backward: one cooperative launch for the whole sequence
 //
 // Step form, one thread for each of the n H units of a step
@@ -55,17 +55,28 @@ rnn_step_forward(const Real* z, const Real* a, Real* h, Real* h_n, int start, in
 // dh       (S, H)     read, or null for zero
 // dh_t     (N, H)     read, rows below n: dL/dh_t, or dh_n where a sequence begins its way back
 // dz       (S, H)     written, rows of this step
-// dh_tap   (S, H)     written, rows of this step: the whole dL/dh_t of (2.2); or null
+// dh_tap   (S, H)     written, rows of this step: the whole dL/dh_t of (2.2)
 // start    first row of this step;  n  its rows
 // relu     0 for tanh
-extern "C" __global__ void __launch_bounds__(256)
-rnn_step_backward(const Real* h, const Real* dh, const Real* dh_t, Real* dz, Real* dh_tap, int start, int n, int H, int relu) {
+__device__ __forceinline__ void step_backward(const Real* h, const Real* dh, const Real* dh_t, Real* dz, Real* dh_tap,  //
+                                              int start, int n, int H, int relu) {
   const long long e = (long long)blockIdx.x * blockDim.x + threadIdx.x;
   if (e >= (long long)n * H) return;
   const size_t unit = at(start, H) + e;
   const Wide whole = widen(dh_t[e]) + (dh ? widen(dh[unit]) : Wide(0));  // (2.2)
   if (dh_tap) dh_tap[unit] = narrow(whole);
   dz[unit] = narrow(through_phi(whole, widen(h[unit]), relu));
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+rnn_step_backward(const Real* h, const Real* dh, const Real* dh_t, Real* dz, int start, int n, int H, int relu) {
+  step_backward(h, dh, dh_t, dz, nullptr, start, n, H, relu);
+}
+
+// With taps, in a kernel of its own: so the other has the registers of one without.
+extern "C" __global__ void __launch_bounds__(256)
+rnn_step_backward_tapped(const Real* h, const Real* dh, const Real* dh_t, Real* dz, Real* dh_tap, int start, int n, int H, int relu) {
+  step_backward(h, dh, dh_t, dz, dh_tap, start, n, H, relu);
 }
 
 // All steps forward.

@@ -66,7 +66,9 @@ CHANGES = (
         "lstm",
     ),
     Change("the tap of dc_t is dc_{t-1}", _LSTM, "dc_tap[row, j] = dc_t", "dc_tap[row, j] = dc_t * f", "lstm"),
-    Change("a tap that nobody asks for is written", _LSTM, "if dh_tap.shape[0] > 0:", "if H > 0:", "lstm"),
+    Change(
+        "a tap that nobody asks for is written", _LSTM, "if dh_tap is not None and dh_tap.shape[0] > 0:", "if dh_tap is not None:", "lstm"
+    ),
     Change("a float32 becomes a float64", _LSTM, "(one - f)", "(1.0 - f)", "lstm", "float32"),
     Change("dw_hh from h_t", _LSTM, "previous(xp, tape.h, tape.h0, first)", "tape.h", "lstm"),
     Change("no barrier before a product, forward of the GRU", _ROWS, "cuda.syncthreads()", "", "gru", nth=2, of=4),
