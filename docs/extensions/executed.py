@@ -23,6 +23,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import traceback
@@ -63,22 +64,24 @@ def shell(command: str, folder: Path, seconds: float = SECONDS) -> tuple[str, in
     """What a command prints, standard error included, and its exit code. `minirnn` and `python` are those that build the site."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     plain = {"PATH": path, "COLUMNS": str(COLUMNS), "NO_COLOR": "1", "TERM": "dumb", "PYTHONHASHSEED": "0", "MPLBACKEND": "Agg"}
+    process = subprocess.Popen(
+        command,
+        shell=True,
+        cwd=folder,
+        env={**os.environ, **plain},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,  # a group of its own, so that what the shell has started can be stopped with it
+    )
     try:
-        done = subprocess.run(
-            command,
-            shell=True,
-            cwd=folder,
-            env={**os.environ, **plain},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=seconds,
-            check=False,
-        )
+        said, _ = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
         return f"{command} was stopped after {seconds} seconds\n", STOPPED
-    return done.stdout, done.returncode
+    return said, process.returncode
 
 
 class Executed(SphinxDirective):

@@ -193,7 +193,7 @@ def test_a_command_runs_in_this_environment(tmp_path: Path) -> None:
 
 
 def test_a_command_that_never_ends_is_stopped(tmp_path: Path) -> None:
-    assert shell("sleep 100", tmp_path, seconds=0.2) == ("sleep 100 was stopped after 0.2 seconds\n", 124)
+    assert shell("sleep 100; true", tmp_path, seconds=0.2) == ("sleep 100; true was stopped after 0.2 seconds\n", 124)
 
 
 def test_every_command_is_found() -> None:
