@@ -33,6 +33,7 @@ from minirnn.device import Array, array_module, beside, to_device
 from minirnn.distributions import Gaussian
 from minirnn.errors import MinirnnError
 from minirnn.models.observation import Frames, Kind, Observation, first_parameter, frames_of
+from minirnn.models.particles import Resampling, Weights, log_mean, resample
 from minirnn.models.terms import Terms
 from minirnn.nn import Linear, Module, Packing, Parameter
 from minirnn.nn.utils import evaluating
@@ -40,7 +41,6 @@ from minirnn.random import Rng, generator
 from minirnn.tensor import Tensor
 
 Bound = Literal["elbo", "iwae", "fivo"]
-Resampling = Literal["systematic", "multinomial"]
 Hidden = tuple[Tensor, ...]  # what a prior remembers of z_<t, (n, .) each
 ROWS = 1 << 15  # frames times samples that are looked at together: some 100 MB
 
@@ -341,7 +341,7 @@ class StateSpaceModel(Module):
         evidence, path, noise, reconstruction = self._drawn(frames, samples, rng)
         log_q = path.posterior.log_std.sum(1) + Tensor((noise * noise).sum(1) * 0.5 + 0.5 * math.log(2 * math.pi) * noise.shape[1])
         log_w = _per_series(reconstruction + path.prior.log_prob(path.z) + log_q, evidence.frames.packing)
-        return _log_mean(log_w.reshape(N, samples))
+        return log_mean(log_w.reshape(N, samples))
 
     def _particles(self, evidence: Evidence, K: int, rng: np.random.Generator, look: Callable[[Cloud], None] | None = None) -> Tensor:
         """The particle filter's estimate of ln p(x_1..x_T) for each series (N,); `look` is shown the particles after every step."""
@@ -350,15 +350,11 @@ class StateSpaceModel(Module):
         ends = np.cumsum(sizes).tolist()
         N = sizes[0]
         z, hidden = ops.repeat(self.initial.reshape(1, -1), N * K, 0), self._start(N * K)
-        zeros = _zeros((N, K), z)
-        log_w, log_z = Tensor(zeros), Tensor(zeros[:, 0])  # since the last resampling, and before it
+        weights = Weights(N, K, like=z)
         ancestors: Array | None = None
-        finished: list[Tensor] = []
         for n, end in zip(sizes, ends, strict=True):
-            if n < len(log_w):
-                finished.append(log_z[n:] + _log_mean(log_w[n:]))
-                log_w, log_z = log_w[:n], log_z[:n]
-                ancestors = None if ancestors is None else ancestors[: n * K]
+            weights.keep(n)
+            ancestors = None if ancestors is None else ancestors[: n * K]
             z, hidden = _first(z, n * K), tuple(_first(s, n * K) for s in hidden)
             rows = slice(end - n, end)
             past = None if evidence.past is None else ops.repeat(evidence.past[rows], K, 0)
@@ -367,20 +363,13 @@ class StateSpaceModel(Module):
             posterior = self._infer(prior, z, hidden, ops.repeat(evidence.hints[rows], K, 0))
             z = posterior.sample(_normal(rng, (n * K, self.config.latent), z.dtype))
             reconstruction = self.emission.log_prob(self._features(z, past), frames.x[rows].repeat(K, 0), seen)
-            log_w = log_w + (reconstruction + prior.log_prob(z) - posterior.log_prob(z)).reshape(n, K)
-            weights = normalised(log_w.numpy())  # on the host, which draws the survivors: on a device it waits here, once a step
+            W = weights.multiply(reconstruction + prior.log_prob(z) - posterior.log_prob(z))
             if look is not None:
-                look(Cloud(z, hidden, past, weights, ancestors))
-            poor = effective_size(weights) < K / 2
-            ancestors = None
-            if poor.any() and end < ends[-1]:
-                ancestors = np.where(poor[:, None], resample(weights, rng, self.config.resampling), np.arange(K))
-                ancestors = (ancestors + K * np.arange(n)[:, None]).reshape(-1)
+                look(Cloud(z, hidden, past, W, ancestors))
+            ancestors = weights.survivors(W, rng, self.config.resampling) if end < ends[-1] else None
+            if ancestors is not None:
                 z, hidden = _take(z, ancestors), tuple(_take(s, ancestors) for s in hidden)
-                log_z = log_z + ops.where(poor, _log_mean(log_w), 0)
-                log_w = ops.where(poor[:, None], 0, log_w)
-        finished.append(log_z + _log_mean(log_w))
-        return packing.unsort(ops.concatenate(finished[::-1]))
+        return packing.unsort(weights.estimate())
 
     def _generate(
         self, z: Tensor, hidden: Hidden, x: Tensor, memory: Any, steps: int, rng: np.random.Generator, temperature: float
@@ -407,39 +396,6 @@ def posterior_layer(features: int, latent: int, rng: np.random.Generator, spread
     assert layer.bias is not None
     layer.bias.data[latent:] = spread
     return layer
-
-
-def normalised(log_w: Array) -> Array:
-    """Weights (n, K) in float64 that add up to 1, from their logarithms; all alike where every one of them is zero."""
-    log_w = log_w.astype(np.float64)
-    top = log_w.max(1, keepdims=True)
-    w = np.exp(log_w - np.where(np.isfinite(top), top, 0))
-    w[~np.isfinite(top[:, 0])] = 1
-    return np.asarray(w / w.sum(1, keepdims=True))
-
-
-def effective_size(weights: Array) -> Array:
-    """1 / sum_k W_k^2 (n,): between 1, one particle has all the weight, and K."""
-    return np.asarray(1 / (weights * weights).sum(1))
-
-
-def resample(weights: Array, rng: np.random.Generator, how: Resampling = "systematic", count: int | None = None) -> Array:
-    """Survivors (n, count) of particles with weights (n, K), each chosen count W_k times in expectation; count is K if None.
-
-    "systematic" puts `count` equally spaced points, moved by one uniform draw, along the cumulated weights: each particle is chosen
-    floor(count W_k) or ceil(count W_k) times. "multinomial" draws each survivor by itself.
-    """
-    n, K = weights.shape
-    count = K if count is None else count
-    if how == "systematic":
-        points = (np.arange(count) + rng.random((n, 1))) / count
-    elif how == "multinomial":
-        points = rng.random((n, count))
-    else:
-        raise ValueError(f'resampling must be "systematic" or "multinomial", got {how!r}')
-    cumulated = np.cumsum(weights, axis=1)
-    cumulated /= cumulated[:, -1:]
-    return np.stack([np.searchsorted(c, p, side="right") for c, p in zip(cumulated, points, strict=True)]).clip(0, K - 1)
 
 
 def _parts(batch: Sequence[Any], samples: int) -> list[Sequence[Any]]:
@@ -469,11 +425,6 @@ def _zeros(shape: tuple[int, ...], like: Tensor) -> Array:
 def _per_series(terms: Tensor, packing: Packing) -> Tensor:
     """The sum of the rows (S,) of each series: (N,)."""
     return ops.put_rows(terms.reshape(-1, 1), packing.sequence, packing.N).reshape(-1)
-
-
-def _log_mean(log_w: Tensor) -> Tensor:
-    """ln 1/K sum_k e^(log_w_k): (n,)"""
-    return ops.logsumexp(log_w, 1) - math.log(log_w.shape[1])
 
 
 def _first(x: Tensor, n: int) -> Tensor:

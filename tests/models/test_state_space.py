@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from minirnn import grad
 from minirnn.errors import MinirnnError
 from minirnn.models import SRNN, NeuralSSM, NeuralSSMConfig, SRNNConfig
-from minirnn.models.state_space import StateSpaceModel, effective_size, normalised, resample
+from minirnn.models.particles import effective_size, normalised, resample
+from minirnn.models.state_space import StateSpaceModel
 from minirnn.study import gradcheck
 
 SIZES: dict[str, Any] = {"observed": 2, "latent": 2, "hidden": 4, "encoder_hidden": 3, "combiner": 3, "emission_hidden": 3}
