@@ -17,8 +17,7 @@ from minirnn.data.kinds import Series
 from minirnn.data.scaling import Scaling
 from minirnn.data.sources import series as csv
 from minirnn.errors import MinirnnError
-from minirnn.training import DataArguments, Run, Trainer, TrainingOptions, series_baselines
-from minirnn.training.tasks import ssm
+from minirnn.training import DataArguments, Run, Trainer, TrainingOptions, series_baselines, series_pieces
 from minirnn.training.tasks.ssm import SSMTask, SSMTaskConfig, exact
 
 TINY = SSMTaskConfig(latent=3, hidden=12, encoder_hidden=12, combiner=12, emission_hidden=12, batch_size=8, annealing=60, beta=0.05)
@@ -364,9 +363,9 @@ def test_transposed_music_keeps_its_intervals() -> None:
     assert max(map(abs, moves)) <= 5
     edge = np.zeros((1, 88))
     edge[0, 86] = 1
-    assert np.array_equal(ssm._transposed(edge, 3), edge)  # a note would fall off
-    assert ssm._transposed(edge, 1)[0, 87] == 1
-    assert np.array_equal(ssm._transposed(edge[:, ::-1], -3), edge[:, ::-1])
+    assert np.array_equal(series_pieces.transposed(edge, 3), edge)  # a note would fall off
+    assert series_pieces.transposed(edge, 1)[0, 87] == 1
+    assert np.array_equal(series_pieces.transposed(edge[:, ::-1], -3), edge[:, ::-1])
 
 
 def test_data_that_do_not_fit(arguments: DataArguments, tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ mean 0 and standard deviation 1 where `standardise` is set, p(x) = p(y) / prod_d
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,15 +28,14 @@ from minirnn.data.sources import nile
 from minirnn.data.sources import series as csv
 from minirnn.device import array_module
 from minirnn.errors import MinirnnError
-from minirnn.files import write_atomically
-from minirnn.models.linear_gaussian_ssm import LinearGaussianConfig, LinearGaussianSSM, Observations
+from minirnn.models.linear_gaussian_ssm import LinearGaussianSSM, Observations
 from minirnn.tensor import Tensor
-from minirnn.training import extras, kalman_pictures, series_baselines, series_pictures
+from minirnn.training import kalman_pictures, kalman_structures, series_baselines, series_pictures
+from minirnn.training.kalman_structures import Structure
+from minirnn.training.series_form import Form
 from minirnn.training.task import DataArguments, Demo, Metric, Split, Task, TrainingOptions
-from minirnn.training.tasks.ssm import FORM, Form
 from minirnn.training.verbs import Drawn, Forecast, Question
 
-VAGUE = 10.0  # standard deviations of the data: how little is known of a first state that is not diffuse
 GAPS = ((0.2, 0.4), (0.6, 0.8))  # shares of a series that are hidden in pictures and samples
 HELD = {"Q": "B", "R": "D", "covariance": "scale"}  # the parameters that hold what goes by another name
 
@@ -56,7 +54,7 @@ class KalmanConfig:
         iterations: of EM, or updates, in an epoch; each one reads all series.
     """
 
-    structure: Literal["local_level", "local_linear_trend", "general"] = "local_level"
+    structure: Structure = "local_level"
     states: int = 0
     method: Literal["em", "gradient"] = "em"
     learn: str = ""
@@ -104,7 +102,10 @@ class KalmanTask(Task[KalmanConfig, int]):
         self.config = config
         self.data = data
         self.form = form
-        self.model: LinearGaussianSSM = _model(config, seen or Scaling.none(config.columns), rng)
+        seen = seen or Scaling.none(config.columns)
+        self.model: LinearGaussianSSM = kalman_structures.model(
+            config.structure, seen, states=config.states, diffuse=config.diffuse, rng=rng
+        )
         self.learnt = _learnt(config, self.model)
         self._diagonal = config.structure != "general"
         held = {HELD.get(name, name) for name in self.learnt}
@@ -135,13 +136,10 @@ class KalmanTask(Task[KalmanConfig, int]):
 
     @classmethod
     def restore(cls, config: KalmanConfig, data: DataArguments, folder: Path) -> Self:
-        path = folder / FORM
-        form = extras.read(path, Form.from_json)
-        extras.check(path, "columns", len(form.columns), config.columns)
-        return cls(config, data, form, 0)
+        return cls(config, data, Form.load(folder, config.columns), 0)
 
     def save_extras(self, folder: Path) -> None:
-        write_atomically(folder / FORM, json.dumps(self.form.to_json()))
+        self.form.save(folder)
 
     @cached_property
     def series(self) -> Series:
@@ -302,10 +300,7 @@ class KalmanTask(Task[KalmanConfig, int]):
         columns = {"step": [float(k) for k in range(1, steps + 1)]}
         if start:
             columns["time"] = (start + period * (len(past) + np.arange(steps))).tolist()
-        ends = [f"{(1 - level) / 2:.4g}", f"{(1 + level) / 2:.4g}"]
-        for d, name in enumerate(self.form.columns):
-            parts = {name: mean[:, d], f"{name} {ends[0]}": lower[:, d], f"{name} {ends[1]}": upper[:, d]}
-            columns |= {title: values.tolist() for title, values in parts.items()}
+        columns |= self.form.intervals(mean, lower, upper, level)
         picture = kalman_pictures.level(
             past,
             np.zeros(len(past), np.bool_),
@@ -320,17 +315,7 @@ class KalmanTask(Task[KalmanConfig, int]):
 
     def _read(self, path: Path) -> Numbers:
         """The one series of a file, in the order of the model's columns."""
-        table = csv.read(path)
-        if len(table.series) != 1:
-            raise MinirnnError(f"{path} holds {len(table.series)} series; one is needed")
-        (values,) = table.series
-        if set(self.form.columns) <= set(table.columns):
-            values = values[:, [table.columns.index(name) for name in self.form.columns]]
-        elif len(table.columns) != len(self.form.columns):
-            shown = ", ".join(self.form.columns[:8]) + (", ..." if len(self.form.columns) > 8 else "")
-            raise MinirnnError(
-                f"{path} has {len(table.columns)} columns of values, the model was made for {len(self.form.columns)} ({shown})"
-            )
+        values = self.form.read(path)
         if self.config.diffuse:
             whole = np.flatnonzero(~np.isnan(values).any(axis=1))
             if not len(whole):
@@ -407,28 +392,6 @@ def _on_the_diagonal(gradient: Tensor) -> Tensor:
 
 def _true(truth: Any) -> LinearGaussianSSM:
     return LinearGaussianSSM.from_matrices(truth["A"], truth["C"], B=truth["B"], D=truth["D"], mean=truth["m0"], covariance=truth["P0"])
-
-
-def _model(config: KalmanConfig, seen: Scaling, rng: int) -> LinearGaussianSSM:
-    """A new model of the structure. Half of what is seen counts as noise at first, and a tenth as steps of the level."""
-    D, variance = config.columns, np.diag(seen.std**2)
-    if config.structure == "general":
-        model = LinearGaussianSSM(LinearGaussianConfig(config.states or D, D), rng=rng)
-        model.C.data[...] *= seen.std[:, None]
-        model.D.data[...], model.d.data[...] = np.diag(0.5 * seen.std), seen.mean
-        return model
-    one, none = np.eye(D), np.zeros((D, D))
-    if config.structure == "local_level":
-        start: dict[str, Any] = {"diffuse": True} if config.diffuse else {"mean": seen.mean, "covariance": VAGUE**2 * variance}
-        return LinearGaussianSSM.from_matrices(one, one, Q=0.1 * variance, R=0.5 * variance, **start)
-    return LinearGaussianSSM.from_matrices(
-        np.block([[one, one], [none, one]]),
-        np.hstack([one, none]),
-        Q=np.block([[0.1 * variance, none], [none, 0.01 * variance]]),
-        R=0.5 * variance,
-        mean=np.concatenate([seen.mean, np.zeros(D)]),
-        covariance=np.block([[VAGUE**2 * variance, none], [none, variance]]),
-    )
 
 
 def _learnt(config: KalmanConfig, model: LinearGaussianSSM) -> frozenset[str]:

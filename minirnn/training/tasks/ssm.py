@@ -12,7 +12,6 @@ Real series are learnt with mean 0 and standard deviation 1, p(x) = p(y) / prod_
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,28 +21,25 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 
 from minirnn import data as minirnn_data
-from minirnn.data import bucketed, music
+from minirnn.data import music
 from minirnn.data.kinds import Numbers, Series
-from minirnn.data.scaling import Scaling
 from minirnn.data.sources import series as csv
-from minirnn.device import Array
 from minirnn.errors import MinirnnError
-from minirnn.files import write_atomically
 from minirnn.models import SRNN, AutoregressiveConfig, AutoregressiveLSTM, NeuralSSM, NeuralSSMConfig, SRNNConfig
 from minirnn.models.chunks import Reader
 from minirnn.models.terms import Terms
 from minirnn.study.examine import Subject
 from minirnn.study.example import Axis
 from minirnn.tensor import Tensor
-from minirnn.training import extras, music_pictures, series_baselines, series_pictures, subjects
+from minirnn.training import music_pictures, series_baselines, series_pictures, subjects
 from minirnn.training.checkpoint import Run
+from minirnn.training.series_form import Form
+from minirnn.training.series_pieces import Cutter, Pieces
 from minirnn.training.task import DataArguments, Demo, Metric, Split, Task, TrainingOptions
 from minirnn.training.verbs import Drawn, Forecast, Question
 
-FORM = "series.json"
 SAMPLES = 16  # K of the bounds where none is given
 DRAWS = 500  # ways on which a series may go on, for a forecast
-GAP = 10  # frames in a gap, on average
 # What suits some hundred chorales; the latent states need the time that annealing gives them.
 MUSIC = {
     "latent": 48,
@@ -98,40 +94,6 @@ class SSMTaskConfig(NeuralSSMConfig):
             raise ValueError(f"gaps must lie in [0, 1), got {self.gaps}")
 
 
-@dataclass(frozen=True)
-class Form:
-    """What a model has to know of its data to be of use without them: see `Series`; `length` is the median of the training series."""
-
-    columns: tuple[str, ...]
-    scaling: Scaling
-    length: int
-    start: float
-    period: float
-
-    @classmethod
-    def of(cls, data: Series) -> Self:
-        scaling = Scaling.of(data.train) if data.observation == "real" else Scaling.none(len(data.columns))
-        return cls(data.columns, scaling, int(np.median([len(x) for x in data.train])), data.start, data.period)
-
-    def to_json(self) -> dict[str, Any]:
-        return {**dataclasses.asdict(self), "scaling": self.scaling.to_json()}
-
-    @classmethod
-    def from_json(cls, stored: Mapping[str, Any]) -> Self:
-        scaling, columns = Scaling.from_json(stored["scaling"]), tuple(stored["columns"])
-        if len(columns) != len(scaling.mean):
-            raise ValueError(f"{len(columns)} columns, but {len(scaling.mean)} means")
-        return cls(columns, scaling, int(stored["length"]), float(stored["start"]), float(stored["period"]))
-
-
-@dataclass(frozen=True)
-class Pieces:
-    """The numbers of the training series of one batch, and the seed of what is drawn for it."""
-
-    numbers: Array
-    seed: int
-
-
 class SSMTask(Task[SSMTaskConfig, Pieces]):
     name = "ssm"
     summary = "a neural state-space model (or model=srnn, or model=lstm without latent states), from series of numbers or piano rolls"
@@ -171,13 +133,10 @@ class SSMTask(Task[SSMTaskConfig, Pieces]):
 
     @classmethod
     def restore(cls, config: SSMTaskConfig, data: DataArguments, folder: Path) -> Self:
-        path = folder / FORM
-        form = extras.read(path, Form.from_json)
-        extras.check(path, "columns", len(form.columns), config.observed)
-        return cls(config, data, form, 0)
+        return cls(config, data, Form.load(folder, config.observed), 0)
 
     def save_extras(self, folder: Path) -> None:
-        write_atomically(folder / FORM, json.dumps(self.form.to_json()))
+        self.form.save(folder)
 
     @cached_property
     def series(self) -> Series:
@@ -193,16 +152,11 @@ class SSMTask(Task[SSMTaskConfig, Pieces]):
         return [self.form.scaling.apply(x) for x in self.series.train]
 
     @cached_property
-    def _pieces(self) -> list[tuple[int, int]]:
-        """The training series by number, a long one for each of its pieces, with the frames of a piece."""
-        crop = self.config.crop
-        lengths = [len(x) for x in self._training]
-        return [(k, min(n, crop or n)) for k, n in enumerate(lengths) for _ in range(-(-n // (crop or n)))]
+    def _cutter(self) -> Cutter:
+        return Cutter(self._training, self.config.crop, self.config.transpose, self.config.gaps)
 
     def batches(self, epoch: int, rng: np.random.Generator) -> Sequence[Pieces]:
-        frames = [frames for _, frames in self._pieces]
-        numbers = bucketed(frames, frames, self.config.batch_size, rng)
-        return [Pieces(chosen, int(seed)) for chosen, seed in zip(numbers, rng.integers(2**32, size=len(numbers)), strict=True)]
+        return self._cutter.batches(self.config.batch_size, rng)
 
     def loss(self, batch: Pieces, step: int) -> Tensor:
         shown = self.shown(batch)
@@ -225,21 +179,11 @@ class SSMTask(Task[SSMTaskConfig, Pieces]):
         return sum(map(self.form.scaling.log_jacobian, shown)) / sum(map(len, shown))
 
     def size(self, batch: Pieces) -> int:
-        return sum(self._pieces[k][1] for k in batch.numbers)
+        return self._cutter.frames(batch)
 
     def shown(self, batch: Pieces) -> list[Numbers]:
         """What the model is shown of a batch, scaled: cut, transposed, and with gaps."""
-        config, rng, shown = self.config, np.random.default_rng(batch.seed), []
-        for number, frames in (self._pieces[k] for k in batch.numbers):
-            x = self._training[number]
-            start = rng.integers(len(x) - frames + 1)
-            x = x[start : start + frames]
-            if config.transpose:
-                x = _transposed(x, int(rng.integers(-config.transpose, config.transpose + 1)))
-            if config.gaps:
-                x = np.where(_gaps(frames, config.gaps, rng)[:, None], np.nan, x)
-            shown.append(x)
-        return shown
+        return self._cutter.shown(batch)
 
     def validate(self) -> dict[str, float]:
         bound = self._per_frame(self.series.valid)
@@ -313,11 +257,8 @@ class SSMTask(Task[SSMTaskConfig, Pieces]):
             kept = [d for d in range(len(self.form.columns)) if not self.is_music or probability[:, d].max() > PROBABLE]
             columns = step | {self.form.columns[d]: probability[:, d].tolist() for d in kept}
         else:
-            ends = [f"{(1 - level) / 2:.4g}", f"{(1 + level) / 2:.4g}"]
             low, median, high = np.quantile(draws, [(1 - level) / 2, 0.5, (1 + level) / 2], axis=0)
-            columns = step
-            for d, name in enumerate(self.form.columns):
-                columns |= {name: median[:, d].tolist(), f"{name} {ends[0]}": low[:, d].tolist(), f"{name} {ends[1]}": high[:, d].tolist()}
+            columns = step | self.form.intervals(median, low, high, level)
         if not self.is_music:
             axis = (self.form.start, self.form.period) if path is None else (0.0, self.form.period)
             return Forecast(columns, [series_pictures.fan(past, draws, self.form.columns, folder / "forecast.png", level=level, axis=axis)])
@@ -333,16 +274,7 @@ class SSMTask(Task[SSMTaskConfig, Pieces]):
         """The one series of a file, in the order of the model's columns."""
         if self.is_music and path.suffix in (".mid", ".midi"):
             return music.read_midi(path).astype(np.float64)
-        table = csv.read(path)
-        if len(table.series) != 1:
-            raise MinirnnError(f"{path} holds {len(table.series)} series; one is needed")
-        (values,) = table.series
-        if set(self.form.columns) <= set(table.columns):
-            return values[:, [table.columns.index(name) for name in self.form.columns]]
-        if len(table.columns) != len(self.form.columns):
-            expected = f"{len(self.form.columns)} ({', '.join(self.form.columns[:8])}{', ...' if len(self.form.columns) > 8 else ''})"
-            raise MinirnnError(f"{path} has {len(table.columns)} columns of values, the model was made for {expected}")
-        return values
+        return self.form.read(path)
 
     def samples(self, count: int, split: Split = "test") -> list[dict[str, str]]:
         """Of each series, what the model thinks comes after three quarters of it, with the middle 90 % of its draws, and what came."""
@@ -466,21 +398,6 @@ def _model(config: SSMTaskConfig, rng: int) -> Model:
 def _part(kind: type[Any], config: SSMTaskConfig) -> Any:
     """The configuration `kind` with the fields of `config` that it has."""
     return kind(**{field.name: getattr(config, field.name) for field in dataclasses.fields(kind)})
-
-
-def _transposed(roll: Numbers, semitones: int) -> Numbers:
-    """Music moved up or down; as it is, if a note would fall off the keyboard."""
-    moved = np.roll(roll, semitones, axis=1)
-    fallen = moved[:, :semitones] if semitones > 0 else moved[:, len(moved.T) + semitones :]
-    return roll if fallen.any() else moved
-
-
-def _gaps(frames: int, share: float, rng: np.random.Generator) -> Array:
-    """Which of the frames are hidden, (T,): stretches of some 10, and about `share` in all."""
-    hidden = np.zeros(frames + 2 * GAP, np.bool_)  # a gap may have begun before the first frame
-    for start in np.flatnonzero(rng.random(len(hidden)) < share / GAP):
-        hidden[start : start + 1 + rng.integers(2 * GAP - 1)] = True
-    return hidden[2 * GAP :]
 
 
 def _played(roll: Numbers, path: Path) -> list[Path]:
