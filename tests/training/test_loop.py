@@ -21,7 +21,7 @@ from minirnn.training.averaging import EVERY, WeightAverage
 from minirnn.training.loop import LOG_EVERY, NonFiniteError
 from minirnn.training.schedule import learning_rate
 
-from .tiny import TinyConfig, TinyTask
+from .tiny import TinyConfig, TinyTask, resume
 
 DATA = DataArguments("sums")
 BATCHES = 6  # in an epoch of the tiny task
@@ -68,15 +68,6 @@ def train(run: Run, interrupt: Callable[[InterruptingTask], None] = lambda task:
     with run.lock():
         run.write_start(task)
         return task, Trainer(task, run.training, run.seed, run).fit()
-
-
-def resume(folder: Path) -> tuple[TinyTask, Outcome]:
-    run = Run.open(folder)
-    with run.lock():
-        task, arrays, state = run.resume()
-        trainer = Trainer(task, run.training, run.seed, run)
-        trainer.load(arrays, state, run.read_metrics(up_to=state.step))
-        return task, trainer.fit()
 
 
 def without_time(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -1,4 +1,7 @@
-"""A task that trains in a blink: an LSTM that predicts the sum of a short series, with dropout, so that everything random takes part."""
+"""A task that trains in a blink: an LSTM that predicts the sum of a short series, with dropout, so that everything random takes part.
+
+Beside it, how the run of any task goes on.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,8 @@ from minirnn.files import write_atomically
 from minirnn.nn import LSTM, Dropout, Linear, Module
 from minirnn.random import generator
 from minirnn.tensor import Tensor, tensor
-from minirnn.training import DataArguments, Demo, Metric, Split, Task, TrainingOptions, registry
+from minirnn.training import DataArguments, Demo, Metric, Run, Split, Task, Trainer, TrainingOptions, registry
+from minirnn.training.loop import Outcome
 
 TRAIN, VALID = 48, 16
 
@@ -106,6 +110,16 @@ class TinyTask(Task[TinyConfig, Any]):
         x, y = self.examples(split)
         found = self.model(tensor(x)).numpy()
         return [{"sum": f"{y[k]:.2f}", "found": f"{found[k]:.2f}"} for k in range(count)]
+
+
+def resume(folder: Path) -> tuple[Any, Outcome]:
+    """A run goes on from where it stopped, to its end: its task, and how that went."""
+    run = Run.open(folder)
+    with run.lock():
+        task, arrays, state = run.resume()
+        trainer = Trainer(task, run.training, run.seed, run)
+        trainer.load(arrays, state, run.read_metrics(up_to=state.step))
+        return task, trainer.fit()
 
 
 SPLIT_SEEDS = {"train": 1, "valid": 2, "test": 3}
