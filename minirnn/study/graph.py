@@ -74,7 +74,11 @@ def graph(tensor: Tensor | Sequence[Tensor], *, fold: bool = False, steps: int =
 
     Raises ValueError for a tensor that was not recorded, or whose graph is freed, or is too large to be drawn.
     """
+    if not isinstance(tensor, Tensor | Sequence):
+        raise TypeError(f"graph: tensor must be a Tensor or a sequence of them, got {type(tensor).__name__}")
     roots = [tensor] if isinstance(tensor, Tensor) else list(tensor)
+    if not roots:
+        raise ValueError("graph: there is no tensor in the sequence")
     if steps < 3:
         raise ValueError(f"graph: steps must be at least 3, got {steps}")
     order = _inputs_first(roots)

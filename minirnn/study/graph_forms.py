@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -37,8 +37,11 @@ class Collected:
     def key(self, thing: Any) -> str:
         return f"n{self.number.setdefault(id(thing), len(self.number))}"
 
-    def leaf(self, t: Tensor, consumer: Function, column: int | None = None) -> str | None:
-        """The node of a tensor that no operation made, in the column of what reads it; None for one that is not drawn."""
+    def leaf(self, t: Tensor, consumer: Function, column: int | None = None, shared: str = "") -> str | None:
+        """The node of a tensor that no operation made, in the column of what reads it; None for one that is not drawn.
+
+        shared  the key of an input that stands for others, too
+        """
         name = getattr(t, "name", "")
         if name and not self.parameters:
             return None
@@ -51,6 +54,7 @@ class Collected:
             label = ".".join(filter(None, (path, name))) + f"\n{t.shape}"
             self.nodes.setdefault(key, Node(key, label, kind="parameter", note=f"{name} {t.shape}"))
         else:
+            key = shared or key
             layer = "" if column is None else consumer.place.name
             self.nodes.setdefault(key, Node(key, "input", layer, column, "input", f"input {t.shape} {t.dtype}"))
         return key
@@ -69,14 +73,30 @@ def _note(function: Function) -> str:
     return f"{where}{type(function).__name__} {shapes} -> {results}" + (f"; {', '.join(names)}" if names else "")
 
 
-class _Time:
-    """A fused recurrence on the tape: its steps, and which of its inputs and outputs have rows for each."""
+class _Run:
+    """Calls of a layer that go on after each other, as those of a cell do."""
 
-    def __init__(self, function: Function) -> None:
+    T = 0  # steps of all of them
+
+
+_Moment: TypeAlias = tuple[_Run, int]
+SEVERAL: _Moment = (_Run(), -1)
+
+
+class _Time:
+    """A fused recurrence on the tape: its steps, and which of its inputs and outputs have rows for each.
+
+    A cell that is called for one step after the other is a recurrence each time; its steps come after those of the call `before`.
+    """
+
+    def __init__(self, function: Function, before: _Time | None = None) -> None:
         sizes: np.ndarray[Any, Any] = function.batch_sizes  # type: ignore[attr-defined]
         self.sizes = sizes.tolist()
         self.T, self.N, self.S = len(sizes), int(sizes[0]), int(sizes.sum())
         self.backwards = function.place.part.endswith("reverse")
+        self.run = _Run() if before is None else before.run
+        self.start = 0 if before is None else before.start + before.T
+        self.run.T = max(self.run.T, self.start + self.T)
 
     def is_rows(self, shape: tuple[int, ...]) -> bool:
         """Whether an array has a row for each sequence and step: (S, ...) or (T, N, ...)."""
@@ -93,12 +113,22 @@ class Unrolled(Collected):
     def __init__(self, steps: int, parameters: bool, order: Iterable[Function]) -> None:
         super().__init__(parameters)
         self.steps = steps
-        self.times = {id(f): _Time(f) for f in order if hasattr(f, "batch_sizes")}
+        self.times: dict[int, _Time] = {}
+        for f in order:
+            if hasattr(f, "batch_sizes"):
+                self.times[id(f)] = _Time(f, self.before(f))
         self.lengths: dict[str, int] = {}  # of what runs step by step, by layer
         for f in order:
             if f.place.step is not None:
                 self.lengths[f.place.name] = max(self.lengths.get(f.place.name, 0), f.place.step + 1)
-        self.T = max([time.T for time in self.times.values()] + list(self.lengths.values()), default=0)
+        self.moments: dict[int, _Moment | None] = {}  # of each operation that depends on the steps of a cell, the one that it does
+        for f in order:
+            if (time := self.times.get(id(f))) is not None:
+                self.moments[id(f)] = (time.run, time.start) if time.T == 1 < time.run.T else None
+            else:
+                found = {self.moments[id(t.creator)] for t in f.inputs if t.creator is not None} - {None}
+                self.moments[id(f)] = found.pop() if len(found) == 1 else SEVERAL if found else None
+        self.T = max([time.run.T for time in self.times.values()] + list(self.lengths.values()), default=0)
 
     def column(self, step: int, T: int) -> tuple[int, bool]:
         """The column of a step of T, and whether that is the one of the steps that are left out."""
@@ -110,10 +140,28 @@ class Unrolled(Collected):
             return step, False
         return (first, True) if step < T - last else (first + 1 + step - (T - last), False)
 
+    def before(self, function: Function) -> _Time | None:
+        """The call of the same layer whose states a recurrence begins with, or what was made of them."""
+        place, found = function.place, None
+        seen: set[int] = set()
+        states = function.inputs[-_last_states(function) :] if getattr(function, "stateful", True) and place.module is not None else ()
+        stack = [t.creator for t in states]
+        while stack and not place.part.endswith("reverse"):
+            other = stack.pop()
+            if other is None or id(other) in seen:
+                continue
+            seen.add(id(other))
+            if id(other) not in self.times:
+                stack += [t.creator for t in other.inputs]
+            elif other.place.module is place.module and other.place.part == place.part:
+                time = self.times[id(other)]
+                found = time if found is None or time.start > found.start else found
+        return found
+
     def cell(self, function: Function, time: _Time, s: int) -> str:
         """The node of step s of a fused recurrence, counted as its kernel goes."""
-        column, left_out = self.column(time.T - 1 - s if time.backwards else s, time.T)
-        key = f"{self.key(function)}_{column}"
+        column, left_out = self.column(time.start + (time.T - 1 - s if time.backwards else s), time.run.T)
+        key = f"{self.key(time.run if left_out else function)}_{column}"
         if key not in self.nodes:
             name = type(function).__name__.removesuffix("Layer")
             label, kind = ("\u2026", "more") if left_out else (name, "cell")
@@ -131,21 +179,31 @@ class Unrolled(Collected):
                 key = f"more_{place.name}"
                 self.nodes.setdefault(key, Node(key, "\u2026", place.name, column, "more", f"{place.name}: the steps between"))
                 return key
+        elif (moment := self.moments[id(function)]) not in (None, SEVERAL):
+            run, step = moment
+            column, left_out = self.column(step, run.T)
+            if left_out:
+                return f"{self.key(run)}_{column}"
         self.nodes.setdefault(key, Node(key, type(function).__name__, place.name, column, note=_note(function)))
         return key
 
-    def column_of_leaf(self, t: Tensor, consumer: Function) -> int | None:
-        """That of the one step which reads a tensor; None for what several steps may read."""
+    def column_of_leaf(self, t: Tensor, consumer: Function) -> tuple[int | None, str]:
+        """That of the one step which reads a tensor; None for what several steps may read. And the key that it shares with the inputs of
+        other steps that are left out."""
         time, step = self.times.get(id(consumer)), consumer.place.step
         if time is not None:
-            return None if time.is_rows(t.shape) else self.column(time.T - 1 if time.backwards else 0, time.T)[0]
-        return None if step is None else self.column(step, self.lengths[consumer.place.name])[0]
+            first = time.start + (time.T - 1 if time.backwards else 0)
+            if time.is_rows(t.shape) and time.T > 1:
+                return None, ""
+            column, left_out = self.column(first, time.run.T)
+            return column, f"{self.key(time.run)}_inputs" if left_out else ""
+        return (None if step is None else self.column(step, self.lengths[consumer.place.name])[0]), ""
 
     def sources(self, t: Tensor, consumer: Function) -> Callable[[int | None], list[tuple[str, Any]]]:
         """For a step, counted as time goes, or None for all: the nodes that a tensor comes from, and the shapes of what comes."""
         function = t.creator
         if function is None:
-            leaf = self.leaf(t, consumer, self.column_of_leaf(t, consumer))
+            leaf = self.leaf(t, consumer, *self.column_of_leaf(t, consumer))
             return lambda step: [] if leaf is None else [(leaf, t.shape)]
         time = self.times.get(id(function))
         if time is None:
@@ -176,10 +234,12 @@ class Unrolled(Collected):
         for t in function.inputs:
             sources, is_parameter = self.sources(t, function), bool(getattr(t, "name", ""))
             in_rows = time.is_rows(t.shape) and not is_parameter
+            before = self.times.get(id(t.creator))
+            what = f"{names} " if before is not None and before.run is time.run else ""
             for s in range(time.T if in_rows or is_parameter else 1):  # a state goes to the first step alone
                 for source, shape in sources(time.T - 1 - s if time.backwards else s):
                     over_all_steps = in_rows and self.nodes[source].column is None
-                    self._connect(source, self.cell(function, time, s), time.row_shape(s, t.shape) if over_all_steps else shape)
+                    self._connect(source, self.cell(function, time, s), time.row_shape(s, t.shape) if over_all_steps else shape, what)
 
     def _connect(self, source: str, target: str, shape: Any, names: str = "") -> None:
         a, b = self.nodes[source].column, self.nodes[target].column
@@ -242,11 +302,7 @@ class Folded(Collected):
                 continue
             if source != key:
                 self.connect(source, key, t.shape)
-            elif (
-                t.creator is not None
-                and t.creator.place.step != function.place.step
-                and None not in (t.creator.place.step, function.place.step)
-            ):
+            elif t.creator is not None and _steps_between(t.creator, function):
                 self.connect(key, key, t.shape, in_time=True)
 
     def finish(self) -> tuple[list[Node], list[Edge], list[str]]:

@@ -69,6 +69,50 @@ def test_a_fused_layer_has_a_cell_for_each_step(cell, T, N):
     assert drawn.columns == [f"step {t}" for t in range(T)]
 
 
+def stepped(cell, T, feeds_back=False):
+    """A cell that is called step by step, and what is done with each of its states."""
+    module, out, x = getattr(nn, f"{cell}Cell")(3, 4, rng=0), nn.Linear(4, 3, rng=0), mr.tensor(np.ones((T, 2, 3), np.float32))
+    state, outputs = None, []
+    for t in range(T):
+        state = module(outputs[-1] if feeds_back and t else x[t], state)
+        outputs.append(out(state[0] if cell == "LSTM" else state))
+    return ops.stack(outputs).sum()
+
+
+@settings(max_examples=15)
+@given(cell=st.sampled_from(["LSTM", "GRU", "RNN"]), T=st.integers(2, 8), feeds_back=st.booleans())
+def test_the_calls_of_a_cell_have_a_column_each(cell, T, feeds_back):
+    drawn = graph(stepped(cell, T, feeds_back))
+    assert drawn.columns == [f"step {t}" for t in range(T)]
+    for label in (cell, "Linear"):
+        assert sorted(node.column for node in drawn.nodes if node.label == label) == list(range(T))
+    cells = sorted([node for node in drawn.nodes if node.kind == "cell"], key=lambda node: node.column)
+    states = [(e.source, e.target, e.shape) for e in drawn.edges if e.in_time and e.source in {node.key for node in cells}]
+    shape = ("h, c " if cell == "LSTM" else "h ") + "(2, 4)"
+    assert sorted(states) == sorted((a.key, b.key, shape) for a, b in pairwise(cells))
+    bars = {node.label for node in drawn.nodes if node.column is None and node.kind == "operation"}
+    assert bars == {"Concatenate", "Sum", "Reshape"}  # what needs all steps
+    rank = ranks(drawn.nodes, drawn.edges)
+    assert len({rank[node.key] for node in cells}) == (2 if feeds_back and T > 1 else 1)  # the first one's input stands below it
+
+
+def test_calls_of_a_cell_that_are_left_out_are_one_box():
+    drawn = graph(stepped("GRU", 20))
+    assert drawn.columns == ["step 0", "step 1", "step 2", "step 3", "13 more", "step 17", "step 18", "step 19"]
+    for kind, count in (("cell", 7), ("more", 1), ("input", 8)):
+        assert len([node for node in drawn.nodes if node.kind == kind]) == count
+    drawn.svg(), drawn.dot()
+
+
+def test_chunks_go_on_in_time():
+    module, x, state, loss = nn.LSTM(3, 4, num_layers=2, rng=0), mr.tensor(np.ones((6, 2, 3), np.float32)), None, 0
+    for start in (0, 2, 4):
+        output, state = module(x[start : start + 2], state)
+        loss = loss + output.sum()
+    cells = [node for node in graph(loss).nodes if node.kind == "cell"]
+    assert sorted((node.layer, node.column) for node in cells) == [(part, t) for part in ("l0", "l1") for t in range(6)]
+
+
 def test_edges_carry_the_rows_of_their_step():
     drawn = graph(layer("LSTM", 4, 3, lengths=[4, 2, 1]).sum())
     cells = {node.key: node.column for node in drawn.nodes if node.kind == "cell"}
