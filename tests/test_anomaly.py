@@ -145,6 +145,25 @@ def test_a_cell_that_is_called_step_by_step():
     assert steps == ["0", "1", "2", "3"]
 
 
+@pytest.mark.parametrize("kind", [nn.LSTMCell, nn.GRUCell, nn.RNNCell])
+def test_the_step_of_a_cell_is_found_by_the_states_that_it_was_given(kind):
+    cell, x = kind(D, H, rng=0), batch()
+    x.data[4, 1] = np.nan
+    steps = [Tensor(x_t) for x_t in x.data]
+
+    def run() -> None:
+        state = None
+        for x_t in steps:
+            state = cell(x_t, state)
+
+    first = "h" if kind is nn.RNNCell else "gate i" if kind is nn.LSTMCell else "gate r"
+    error = anomaly(run)
+    assert f"first NaN or Inf in {first} at time step 4, sequence 1 of the batch, unit 0" in str(error)
+    assert tables(error)["Inside it, step by step, of sequence 1:"][-1][0] == "4"
+    with no_grad():
+        assert f"first NaN or Inf in {first} of sequence 1 of the batch, unit 0" in str(anomaly(run))
+
+
 def test_an_unrolled_layer_names_layer_and_step_of_each_operation():
     layer, h0 = growing()
     layer.kernel = "unrolled"

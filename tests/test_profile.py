@@ -324,6 +324,8 @@ def test_the_table():
     assert str(Profile()).splitlines()[1].split()[0] == "total"
     with pytest.raises(ValueError, match="by must be one of place, layer, operation, step, kernel, got 'time'"):
         cost.rows("time")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="by must be one of"):
+        cost.table("time")  # type: ignore[arg-type]
 
 
 def test_json():

@@ -49,5 +49,5 @@ def compare(arguments: argparse.Namespace) -> int:
     found = study.compare(arguments.a, arguments.b, {"lengths": lengths, "D": D, "H": H}, **options)
     print(to_json(found.as_dict()) if arguments.json else found)
     if arguments.picture:
-        found.plot(arguments.picture)
+        found.draw(arguments.picture)
     return int(found.first is not None)

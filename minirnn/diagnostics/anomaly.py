@@ -84,8 +84,8 @@ class _AnomalyDetector(Monitor):
     ) -> AnomalyError:
         inside = look_inside(blamed, function if self.differentiated else None)
         first = None if inside is None else inside.first()
-        if first is not None:
-            part, spot = "", first.words(has_steps=place.step is None)
+        if inside is not None and first is not None:
+            part, spot = "", first.words(has_steps=place.step is None and inside.has_steps)
         else:
             spot = f"at {f'output {output}, ' if len(arrays) > 1 else ''}{function.locate(to_device(arrays[output], 'cpu'))}"
         step = "" if place.step is None else f"time step {place.step}"

@@ -41,6 +41,12 @@ class Inside(NamedTuple):
     layer: Traced
     quantities: dict[str, Array]
     backward: bool
+    start: int  # steps of the calls before this one, where a cell is called for one step after the other
+
+    @property
+    def has_steps(self) -> bool:
+        """Whether its steps are known: of a single one that nothing was recorded before, as of a cell in `no_grad`, that may be any."""
+        return self.layer.T > 1 or self.start > 0
 
     def first(self) -> First | None:
         """The first number that is not finite, in the order in which the pass goes through time."""
@@ -49,14 +55,16 @@ class Inside(NamedTuple):
         step, sequence = (int(k) for k in np.unravel_index(when.argmin(), when.shape))
         for name, b in bad.items():
             if b[step, sequence].any():
-                return First(name, step, sequence, int(b[step, sequence].argmax()))
+                return First(name, self.start + step, sequence, int(b[step, sequence].argmax()))
         return None
 
     def table(self, at: First) -> str:
         """The steps of that sequence up to that one."""
         steps = [t for t in np.argsort(self._when()[:, at.sequence]).tolist() if t < self.layer.lengths[at.sequence]]
-        end = steps.index(at.step) + 1
-        rows = [[str(t), *(_range(x[t, at.sequence]) for x in self.quantities.values())] for t in steps[max(0, end - STEPS) : end]]
+        end = steps.index(at.step - self.start) + 1
+        rows = [
+            [str(self.start + t), *(_range(x[t, at.sequence]) for x in self.quantities.values())] for t in steps[max(0, end - STEPS) : end]
+        ]
         return titled(f"Inside it, step by step, of sequence {at.sequence}:", ["step", *self.quantities], rows)
 
     def _runs(self) -> Array:
@@ -85,15 +93,33 @@ def look_inside(layer: Function, gradient: Function | None) -> Inside | None:
     if not isinstance(layer, Layer) or not (gradient is None or isinstance(gradient, RecurrenceGrad)):
         return None
     found = _again(layer, gradient)
+    start = 0 if found.reverse else _steps_before(layer)
     gates, states = {"lstm": ("ifgo", "ch"), "gru": ("run", "h"), "rnn": ("", "h")}[found.cell]
     if gradient is None:
         names = {f"gate {gate}": gate for gate in gates} | {state: state for state in states}
-        return Inside(found, {title: getattr(found, name) for title, name in names.items()}, backward=False)
+        return Inside(found, {title: getattr(found, name) for title, name in names.items()}, False, start)
     parts = np.split(found.dz, max(1, len(gates)), axis=-1)
     titles = [f"dz of gate {gate}" for gate in gates] or ["dz"]
-    return Inside(
-        found, {f"d{state}": getattr(found, f"d{state}") for state in states[::-1]} | dict(zip(titles, parts, strict=True)), backward=True
-    )
+    gradients = {f"d{state}": getattr(found, f"d{state}") for state in states[::-1]}
+    return Inside(found, gradients | dict(zip(titles, parts, strict=True)), True, start)
+
+
+def _steps_before(layer: Layer) -> int:
+    """How many steps the calls of the same layer have gone that hand on their states to this one, as far as they are recorded."""
+    steps, creators = 0, _creators(layer)
+    while creators:
+        before = creators.pop()
+        if type(before) is not type(layer) or before.place[:2] != layer.place[:2]:
+            return steps
+        steps += len(before.batch_sizes)
+        creators = _creators(before)
+    return steps
+
+
+def _creators(layer: Any) -> list[Any]:
+    """The operations that have made the first states of a recurrent layer."""
+    states = layer.inputs[-layer.states :] if layer.stateful else ()
+    return [t.creator for t in states if t.creator is not None]
 
 
 def _again(layer: Layer, gradient: RecurrenceGrad | None) -> Traced:

@@ -123,7 +123,7 @@ class Profile(Monitor):
 
     def table(self, by: By = "place", most: int | None = SHOWN) -> str:
         """`rows(by)` as text, `most` of them (None: all), then the total, and what of the context's time is outside of all operations."""
-        columns, rows = COLUMNS[by], self.rows(by)
+        rows, columns = self.rows(by), COLUMNS[by]
         shown, others = rows[:most], rows[len(rows) if most is None else most :]
         lines = [[*(_word(getattr(row, name)) for name in columns), *self._numbers(row)] for row in shown]
         total = sum(rows, Row())

@@ -3,7 +3,7 @@
     found = mr.study.compare("numpy", "my_kernel.py", (20, 16, 64, 64))    # T, N, D, H
     print(found)                            # a line for each quantity, and the first place that rounding does not explain
     found["dz"].apart.row.worst             # (T,) ulps between the two, the worst of every step
-    found.plot("my_kernel.png")
+    found.draw("my_kernel.png")
 
 An ulp, a unit in the last place, is the distance of neighbouring numbers of a dtype: 2^(e-p) for 2^e <= |x| < 2^(e+1), where p counts the
 bits after the point (float64 52, float32 23, float16 10, bfloat16 7). Below the smallest normal number, and at 0, it is the smallest number
@@ -173,7 +173,7 @@ class Comparison:
         plain: dict[str, Any] = _plain({field.name: getattr(self, field.name) for field in fields(self)})
         return {**plain, "verdict": self.verdict}
 
-    def plot(self, path: str | os.PathLike[str]) -> Path:
+    def draw(self, path: str | os.PathLike[str]) -> Path:
         """A PNG picture: of each quantity the worst of every step, of the two apart and of each off the reference. Needs Matplotlib."""
         from minirnn.training.pictures import figure, save
 

@@ -94,8 +94,8 @@ class _Time:
         self.sizes = sizes.tolist()
         self.T, self.N, self.S = len(sizes), int(sizes[0]), int(sizes.sum())
         self.backwards = function.place.part.endswith("reverse")
-        self.run = _Run() if before is None else before.run
-        self.start = 0 if before is None else before.start + before.T
+        self.run: _Run = _Run() if before is None else before.run
+        self.start: int = 0 if before is None else before.start + before.T
         self.run.T = max(self.run.T, self.start + self.T)
 
     def is_rows(self, shape: tuple[int, ...]) -> bool:

@@ -125,13 +125,12 @@ def jacobian(layer: Layered | Cell, x: Any, from_t: int, to_t: int, *, sequence:
         part: layer and direction of a deep one: "l0", "l0_reverse", "l1", ... What the layers below it do is its input, and stays.
         state: what the layer starts from, as it takes it; zeros if None.
 
-    Raises ValueError for an x, a step, a sequence or a part that there is not.
+    Raises ValueError for a step, a sequence or a part that there is not, and for an x, a state or weights that are not finite.
     """
     steps = steps_of(layer, x, part, state)
-    if not 0 <= sequence < steps.N:
-        raise ValueError(f"jacobian: sequence must lie in 0 .. {steps.N - 1}, got {sequence}")
+    _check_index("jacobian: sequence must be one of x", sequence, steps.N)
     for name, t in (("from_t", from_t), ("to_t", to_t)):
-        _check_step("jacobian", name, t, steps.T)
+        _check_index(f"jacobian: {name} must be a step of x", t, steps.T)
     first, last = (steps.T - 1 - from_t, steps.T - 1 - to_t) if steps.reverse else (from_t, to_t)
     if first > last:
         order = "from_t >= to_t, as the reverse direction begins at the end" if steps.reverse else "from_t <= to_t"
@@ -152,10 +151,12 @@ def jacobian_norms(layers: Mapping[str, Layered | Cell], x: Any, *, from_t: int 
         x: (T, D), or (T, N, D) for N sequences.
         from_t: the step whose state is moved, counted from where the part begins.
     """
+    if not isinstance(layers, Mapping):
+        raise TypeError(f"jacobian_norms: layers must be a dict of layers by any names, got {type(layers).__name__}")
     found = {}
     for name, layer in layers.items():
         steps = steps_of(layer, x, part)
-        _check_step("jacobian_norms", "from_t", from_t, steps.T)
+        _check_index("jacobian_norms: from_t must be a step of x", from_t, steps.T)
         last = steps.T - 1
         products = _products(steps.jacobian, steps.size, steps.N, from_t, last)
         logs = np.array([_log_norms(steps.cell, *product) for product in products]).T  # (N, L+1)
@@ -209,6 +210,6 @@ def _log(x: Any) -> Array:
         return np.asarray(np.log(x))
 
 
-def _check_step(who: str, name: str, t: int, T: int) -> None:
-    if isinstance(t, bool) or not isinstance(t, (int, np.integer)) or not 0 <= t < T:
-        raise ValueError(f"{who}: {name} must be a step of x, 0 .. {T - 1}, got {t!r}")
+def _check_index(what: str, k: int, count: int) -> None:
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 0 <= k < count:
+        raise ValueError(f"{what}, 0 .. {count - 1}, got {k!r}")

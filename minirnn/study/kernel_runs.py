@@ -217,7 +217,7 @@ def _checked(kernel: Runner, cell: str, found: Arrays, arrays: Arrays, batch_siz
             right[name] = to_device(array, "cpu")
         elif name not in OPTIONAL:
             shown = f"({', '.join('GH' if letter == 'G' else letter for letter in symbols.shape)}) = {shape}"
-            came = "nothing" if array is None else str(array.shape)
+            came = f"no attribute {name}" if array is None else str(array.shape)
             raise MinirnnError(
                 f"kernel {kernel.name}: {'backward' if symbols.backwards else 'forward'}: {name} must be {shown}, got {came}"
             )

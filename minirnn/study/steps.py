@@ -34,6 +34,7 @@ from minirnn.device import Array as AnyArray
 from minirnn.device import is_array, to_device
 from minirnn.kernels import registry
 from minirnn.kernels.packed import previous
+from minirnn.nn.packing import Packed
 from minirnn.nn.recurrent import Cell, Layered
 from minirnn.ops.layer import LAYERS
 from minirnn.tensor import Tensor
@@ -110,6 +111,8 @@ def steps_of(layer: Layered | Cell, x: Any, part: str = "l0", state: Any = None)
     """
     if not isinstance(layer, Layered | Cell):
         raise TypeError(f"jacobian: layer must be an nn.RNN, GRU, LSTM or a cell of them, got {type(layer).__name__}")
+    if isinstance(x, Packed):
+        raise TypeError("jacobian: x must be (T, D) or (T, N, D), not a Packed; unpack it, and look at a sequence's own steps")
     x = _float64(x)
     if x.ndim not in (2, 3) or x.shape[-1] != layer.input_size or not x.size:
         raise ValueError(f"jacobian: x must be (T, D) or (T, N, D) with D = {layer.input_size}, the layer's input_size, got {x.shape}")
@@ -118,6 +121,9 @@ def steps_of(layer: Layered | Cell, x: Any, part: str = "l0", state: Any = None)
     if part not in names:
         raise ValueError(f"jacobian: part must be one of {', '.join(names)}, got {part!r}")
     first = _first_states(layer, state, len(names), x.shape[1:-1])
+    for name, array in {"x": x, "state": first, **{name: p.data for name, p in layer.named_parameters()}}.items():
+        if not np.isfinite(_float64(array)).all():
+            raise ValueError(f"jacobian: {name} has NaN or Inf in it")
     x, done = x.reshape(len(x), -1, layer.input_size), 0  # (T, N, D)
     for level in levels:
         outputs = []

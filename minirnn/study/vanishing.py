@@ -28,6 +28,7 @@ from minirnn.training import pictures
 
 KINDS: dict[str, type[Layered]] = {"RNN": nn.RNN, "GRU": nn.GRU, "LSTM": nn.LSTM}
 GAINS = (0.5, 1.0, 2.0, 4.0)
+LARGEST = 1e30  # gain whose weights a float32 can hold
 FEATURES = 4
 LN10 = float(np.log(10))
 SHOWN = (1, 10, 25, 50, 100, 200, 500, 1000)  # distances in the table, as far as there are
@@ -105,8 +106,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for option, least in (("hidden", 1), ("steps", 1), ("sequences", 1), ("seed", 0)):
         if getattr(given, option) < least:
             parser.error(f"--{option} must be at least {least}, got {getattr(given, option)}")
-    if not all(0 < gain < np.inf for gain in given.gains):
-        parser.error(f"--gains must be above 0, got {' '.join(map(str, given.gains))}")
+    if not all(0 < gain <= LARGEST for gain in given.gains):
+        parser.error(f"--gains must be above 0 and at most {LARGEST:g}, got {' '.join(map(str, given.gains))}")
     found = run(given.gains, hidden=given.hidden, steps=given.steps, sequences=given.sequences, seed=given.seed)
     print(table(found, given.gains))
     try:

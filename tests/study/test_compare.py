@@ -367,7 +367,7 @@ def test_the_table_has_a_line_for_each_quantity() -> None:
 def test_the_picture(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="pictures need Matplotlib")
     for cell in CELLS:
-        path = compare("numpy", "numba", SIZES, cell=cell).plot(tmp_path / f"{cell}.png")
+        path = compare("numpy", "numba", SIZES, cell=cell).draw(tmp_path / f"{cell}.png")
         assert path.read_bytes()[:4] == b"\x89PNG"
 
 

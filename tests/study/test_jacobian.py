@@ -247,7 +247,8 @@ def test_a_wrong_formula_is_noticed(fault: str, monkeypatch: pytest.MonkeyPatch)
 
 def test_errors_say_what_there_is() -> None:
     layer, x = nn.LSTM(2, 3, rng=0), normal(5, 2)
-    both = nn.GRU(2, 3, bidirectional=True, rng=0)
+    both, broken = nn.GRU(2, 3, bidirectional=True, rng=0), nn.RNN(2, 3, rng=0)
+    broken.weight_hh_l0.data[0, 0] = np.inf
     for call, words in (
         (lambda: jacobian(nn.Linear(2, 3, rng=0), x, 0, 1), "layer must be an nn.RNN, GRU, LSTM or a cell of them, got Linear"),
         (
@@ -258,12 +259,17 @@ def test_errors_say_what_there_is() -> None:
         (lambda: jacobian(layer, x, -1, 4), "from_t must be a step of x, 0 .. 4, got -1"),
         (lambda: jacobian(layer, x, 3, 1), "needs from_t <= to_t; got from_t=3, to_t=1"),
         (lambda: jacobian(both, x, 1, 3, part="l0_reverse"), "needs from_t >= to_t, as the reverse direction begins at the end"),
-        (lambda: jacobian(layer, x, 0, 1, sequence=1), "sequence must lie in 0 .. 0, got 1"),
+        (lambda: jacobian(layer, x, 0, 1, sequence=1), "sequence must be one of x, 0 .. 0, got 1"),
         (lambda: jacobian(both, x, 0, 1, part="l1"), "part must be one of l0, l0_reverse, got 'l1'"),
         (
             lambda: jacobian(layer, x, 0, 1, state=(normal(1, 3), normal(3))),
             r"state must be \(h_0, c_0\), \(1, 3\) each, got \(1, 3\), \(3,\)",
         ),
+        (lambda: jacobian(layer, x, 0, 1, sequence="a"), "sequence must be one of x, 0 .. 0, got 'a'"),  # type: ignore[arg-type]
+        (lambda: jacobian(layer, x * np.nan, 0, 1), "x has NaN or Inf in it"),
+        (lambda: jacobian(layer, nn.pack(mr.Tensor(normal(5, 1, 2)), [5]), 0, 1), "not a Packed; unpack it"),
+        (lambda: jacobian_norms([layer], x), "layers must be a dict of layers by any names, got list"),  # type: ignore[arg-type]
+        (lambda: jacobian_norms({"a": broken}, x), "weight_hh_l0 has NaN or Inf in it"),
     ):
         with pytest.raises((ValueError, TypeError), match=words):
             call()

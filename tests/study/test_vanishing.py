@@ -45,7 +45,10 @@ def test_the_command_draws_without_a_warning(tmp_path: Path) -> None:
 
 
 def test_bad_usage_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments, words in ((["--steps", "0"], "--steps must be at least 1, got 0"), (["--gains", "-1"], "--gains must be above 0")):
+    for arguments, words in (
+        (["--steps", "0"], "--steps must be at least 1, got 0"),
+        (["--gains", "1e40"], "--gains must be above 0 and at most 1e+30"),
+    ):
         with pytest.raises(SystemExit) as ended:
             vanishing.main(arguments)
         assert ended.value.code == 2
