@@ -16,7 +16,7 @@ truncated one leaves out the pairs with a cut between them. What is left is in g
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
@@ -111,6 +111,8 @@ def truncation(model: Module, batch: Any, ks: Sequence[int], *, loss: Callable[[
 
     Raises ValueError for a model in which there is nothing to cut, or a recurrence that is not cut (see `truncated`), and for a k below 1.
     """
+    if not isinstance(ks, Iterable) or isinstance(ks, str):
+        raise TypeError(f"truncation: ks must be numbers of steps, as (1, 2, 4), got {ks!r}")
     ks = tuple(ks)
     if not ks:
         raise ValueError("truncation: ks must name at least one k")
@@ -131,7 +133,7 @@ def truncation(model: Module, batch: Any, ks: Sequence[int], *, loss: Callable[[
                 found.append(_gradient(compute, batch, parameters))
     by_name = {name: _bias([g[name] for g in found], whole[name]) for name in parameters}
     joined = [np.concatenate(list(g.values())) for g in (whole, *found)]
-    return Truncation(ks, seen.steps, _bias(joined[1:], joined[0]), by_name)
+    return Truncation(tuple(map(int, ks)), seen.steps, _bias(joined[1:], joined[0]), by_name)
 
 
 class _Recurrences(Monitor):

@@ -196,6 +196,8 @@ def test_what_cannot_be_cut_is_refused() -> None:
         truncation(linear, x, [2])
     with pytest.raises(ValueError, match="at least one k"):
         truncation(autoregressive()[0], x, [])
+    with pytest.raises(TypeError, match=r"ks must be numbers of steps, as \(1, 2, 4\), got 2"):
+        truncation(autoregressive()[0], x, 2)
     for k in (0, -1, 1.5, True):
         with pytest.raises(ValueError, match="k must be a number of steps, at least 1"), truncated(k):
             pass
