@@ -14,9 +14,7 @@ In a truncated layer (`cut`) no gradient passes from a step t = cut, 2 cut, ... 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextvars import ContextVar
-from itertools import pairwise
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -25,8 +23,9 @@ from minirnn.device import Array, array_module, beside, is_array, to_device
 from minirnn.diagnostics import is_watched
 from minirnn.kernels import flops, registry
 from minirnn.kernels.contract import GRUTape, LSTMTape
-from minirnn.kernels.packed import previous, starts
+from minirnn.kernels.packed import previous
 from minirnn.ops.linalg import linear, product
+from minirnn.ops.pieces import CUT, Piece, pieces
 from minirnn.ops.recurrence import Recurrence, gru_unrolled, lstm_unrolled, rnn_unrolled
 from minirnn.ops.shape import concatenate, reshape
 from minirnn.place import here
@@ -35,50 +34,6 @@ from minirnn.tensor import Tensor
 
 STEPPED = 2**16  # numbers of a state, at most, for which a step that packs nothing is the faster one
 STEPS = 2**30  # as if of very many: a kernel that prepares something once per call prepares nothing for a step
-
-CUT: ContextVar[int] = ContextVar("cut", default=0)  # the `cut` of all layers, 0 for none: see `minirnn.study.truncated`
-
-ROWS = 1024  # of a piece: enough for products at full speed, few enough for its gates to stay in the cache
-
-
-class Piece(NamedTuple):
-    """Some steps in a row."""
-
-    rows: slice
-    batch_sizes: Array
-    before: int  # first row of the step before the piece, -1 where there is none
-    kept: bool  # whether its gates are kept for the backward pass
-    cut: bool = False  # whether no gradient passes to the step before
-
-    @property
-    def n(self) -> int:
-        """Sequences that are running when it begins."""
-        return int(self.batch_sizes[0])
-
-
-def pieces(batch_sizes: Array, recompute: float, cut: int = 0) -> list[Piece]:
-    """All steps in order: those whose gates are kept, as one piece, then the share `recompute` of the rows in pieces of about ROWS.
-
-    With a `cut` another piece begins every so many steps.
-    """
-    if recompute == 0 and not cut:
-        return [Piece(slice(0, int(batch_sizes.sum())), batch_sizes, -1, True)]
-    first = starts(batch_sizes)  # (T+1,)
-    T, S = len(batch_sizes), int(first[-1])
-    kept = int(np.searchsorted(first, S * (1 - recompute)))
-    count = max(1, round((S - first[kept]) / ROWS))
-    ends = np.searchsorted(first, np.linspace(first[kept], S, count + 1).round())
-    steps = np.unique([0, kept, *ends, *(range(cut, T, cut) if cut else ()), T]).tolist()
-    return [
-        Piece(
-            slice(int(first[t]), int(first[end])),
-            batch_sizes[t:end],
-            int(first[t - 1]) if t else -1,
-            end <= kept,
-            cut > 0 and t > 0 and t % cut == 0,
-        )
-        for t, end in pairwise(steps)
-    ]
 
 
 class Layer(Recurrence):

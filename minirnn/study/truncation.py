@@ -27,7 +27,8 @@ from minirnn.autograd import Function, grad
 from minirnn.device import to_device
 from minirnn.diagnostics import Direction, Monitor, Results, monitored
 from minirnn.nn.module import Module, Parameter
-from minirnn.ops.layer import CUT, Layer
+from minirnn.ops.layer import Layer
+from minirnn.ops.pieces import CUT
 from minirnn.ops.recurrence import Recurrence
 from minirnn.place import here
 from minirnn.random import generator

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from minirnn import Tensor, checkpoint, grad, nn
-from minirnn.ops import layer as operation
+from minirnn.ops import pieces
 from minirnn.study import gradcheck, gradgradcheck
 
 KINDS = [nn.LSTM, nn.GRU]
@@ -62,7 +62,7 @@ def test_gates_computed_again_change_nothing(
     ragged: bool,
 ) -> None:
     """a = x w_ih^T + b + h_{t-1} w_hh^T is summed in another order: gradients differ by some eps times the terms of their sums."""
-    monkeypatch.setattr(operation, "ROWS", rows)
+    monkeypatch.setattr(pieces, "ROWS", rows)
     T, N, D = max(lengths), len(lengths), 3
     found = []
     for recompute in (False, share):
@@ -87,7 +87,7 @@ def test_single_precision_differs_by_rounding(kind: Any) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_derivatives_to_second_order(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(operation, "ROWS", 2)
+    monkeypatch.setattr(pieces, "ROWS", 2)
     layer = kind(2, 3, recompute=True, rng=0).to("float64")
 
     def f(x: Tensor) -> Any:
@@ -114,7 +114,7 @@ def test_it_composes_with_checkpoint_and_dropout(kind: Any) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_frozen_weights_and_inputs_have_no_gradient(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(operation, "ROWS", 2)
+    monkeypatch.setattr(pieces, "ROWS", 2)
     for recompute in (0.0, 0.5, 1.0):
         layer = kind(3, 4, recompute=recompute, rng=0).to("float64")
         leaf = Tensor(draw(5, 2, 3), requires_grad=True)

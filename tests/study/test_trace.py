@@ -179,9 +179,9 @@ def test_every_tap_is_that_of_the_recurrence_written_out(
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("cell", LAYERS)
 def test_float32_and_many_pieces(cell: str, kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from minirnn.ops import layer
+    from minirnn.ops import pieces
 
-    monkeypatch.setattr(layer, "ROWS", 3)
+    monkeypatch.setattr(pieces, "ROWS", 3)
     for recompute in (0.0, 0.6):
         model = model_of(cell, kernel, 3, 5, np.float32, bidirectional=True, **({} if cell == "rnn" else {"recompute": recompute}))
         lengths = [7, 2, 5]
