@@ -136,8 +136,10 @@ def checkpointing(
     for name, value in sizes.items():
         if value < 1:
             raise ValueError(f"checkpointing: {name} must be at least 1, got {value}")
-    if not segments or not all(1 <= s <= T for s in segments):
-        raise ValueError(f"checkpointing: segments must be numbers from 1 to T = {T}, got {tuple(segments)}")
+    if dtype not in ("float32", "float64"):
+        raise ValueError(f'checkpointing: dtype must be "float32" or "float64", got {dtype!r}')
+    if not isinstance(segments, Sequence) or not segments or not all(1 <= s <= T for s in segments):
+        raise ValueError(f"checkpointing: segments must be numbers from 1 to T = {T}, got {segments!r}")
     rows: list[Row] = []
     for k, s in enumerate(segments):
         length = math.ceil(T / s)

@@ -143,25 +143,27 @@ def jacobian(layer: Layered | Cell, x: Any, from_t: int, to_t: int, *, sequence:
     return Jacobian(steps.cell, from_t, to_t, scaled[0], int(exponent[0]), log_norms, *bounds)
 
 
-def jacobian_norms(layers: Mapping[str, Layered | Cell], x: Any, *, from_t: int = 0, part: str = "l0") -> dict[str, Norms]:
+def jacobian_norms(layers: Mapping[str, Layered | Cell], x: Any, *, from_t: int | None = None, part: str = "l0") -> dict[str, Norms]:
     """|dh_t/dh_from| against t - from, of several layers on the same sequences, to be shown side by side.
 
     Args:
         layers: by any names; see `jacobian` for them and for `part`.
         x: (T, D), or (T, N, D) for N sequences.
-        from_t: the step whose state is moved, counted from where the part begins.
+        from_t: the step of x whose state is moved; None for the one where the part begins, the last one in a reverse direction.
     """
     if not isinstance(layers, Mapping):
         raise TypeError(f"jacobian_norms: layers must be a dict of layers by any names, got {type(layers).__name__}")
     found = {}
     for name, layer in layers.items():
         steps = steps_of(layer, x, part)
-        _check_index("jacobian_norms: from_t must be a step of x", from_t, steps.T)
-        last = steps.T - 1
-        products = _products(steps.jacobian, steps.size, steps.N, from_t, last)
+        first, last = 0, steps.T - 1
+        if from_t is not None:
+            _check_index("jacobian_norms: from_t must be a step of x", from_t, steps.T)
+            first = last - from_t if steps.reverse else from_t
+        products = _products(steps.jacobian, steps.size, steps.N, first, last)
         logs = np.array([_log_norms(steps.cell, *product) for product in products]).T  # (N, L+1)
-        bounds = _log_bound(steps, last - from_t), _log_gate_bounds(steps, from_t, last)
-        found[name] = Norms(steps.cell, np.arange(last - from_t + 1), logs, *bounds)
+        bounds = _log_bound(steps, last - first), _log_gate_bounds(steps, first, last)
+        found[name] = Norms(steps.cell, np.arange(last - first + 1), logs, *bounds)
     return found
 
 

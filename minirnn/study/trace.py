@@ -101,7 +101,8 @@ class Trace(Mapping[str, "Traced"]):
             found: dict[str, list[Traced]] = {}
             for of_layer in by_layer.values():
                 name = _free(of_layer[0].place.name or of_layer[0].cell, found)
-                found[name] = [Traced(name, joined) for joined in _joined(of_layer)]
+                passes = _joined(of_layer)
+                found[name] = [Traced(name, parts, len(passes)) for parts in passes]
             self._found, self._count = found, len(calls)
         return self._found
 
@@ -160,11 +161,12 @@ class Traced:
     itself is not.
     """
 
-    def __init__(self, name: str, parts: Sequence[Part]) -> None:
+    def __init__(self, name: str, parts: Sequence[Part], passes: int = 1) -> None:
         first = parts[0].call
         self.name = name
         self.cell = first.cell
         self.reverse = _from_the_end(first)
+        self._elsewhere = f"; this is one of {passes} passes, see trace.passes({name!r})" if passes > 1 else ""
         self._a = "a gru" if self.cell == "gru" else f"an {self.cell}"
         self._parts, self._calls = parts, [part.call for part in parts]
         self._kept: dict[str, tuple[int, Array]] = {}
@@ -277,7 +279,7 @@ class Traced:
         if not number:
             raise RuntimeError(
                 f"{self.name}.{name}: no backward pass has gone through this layer inside the trace; call .backward() on the loss before "
-                "the `with` block ends, and outside no_grad()"
+                f"the `with` block ends, and outside no_grad(){self._elsewhere}"
             )
 
         def latest(call: Call) -> Any:

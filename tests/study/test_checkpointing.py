@@ -46,6 +46,8 @@ def test_a_table_and_a_picture(found: Checkpointing, tmp_path: Path) -> None:
 def test_bad_numbers_are_named() -> None:
     with pytest.raises(ValueError, match="checkpointing: H must be at least 1, got 0"):
         checkpointing(H=0)
-    for segments in ((), (0,), (1, 13)):
+    with pytest.raises(ValueError, match='dtype must be "float32" or "float64", got \'int8\''):
+        checkpointing(dtype="int8")
+    for segments in ((), (0,), (1, 13), 4):
         with pytest.raises(ValueError, match="segments must be numbers from 1 to T = 12"):
             checkpointing(T=12, segments=segments)

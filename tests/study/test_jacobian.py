@@ -228,6 +228,15 @@ def test_norms_of_several_layers_side_by_side() -> None:
     assert found["gated"].log_bound is None
 
 
+def test_norms_count_steps_as_the_input_does_in_both_directions() -> None:
+    layer, x = nn.GRU(2, 3, bidirectional=True, rng=0), normal(6, 2)
+    for from_t, distances in ((None, 6), (5, 6), (3, 4), (0, 1)):
+        found = jacobian_norms({"a": layer}, x, from_t=from_t, part="l0_reverse")["a"]
+        assert found.distance.tolist() == list(range(distances))
+        alone = jacobian(layer, x, 5 if from_t is None else from_t, 0, part="l0_reverse")
+        np.testing.assert_allclose(found.log_norms[0], alone.log_norms, rtol=1e-10, atol=1e-12)
+
+
 @pytest.mark.parametrize("fault", ["a factor", "no way through c"])
 def test_a_wrong_formula_is_noticed(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     right = Steps.jacobian

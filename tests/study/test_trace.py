@@ -525,6 +525,14 @@ def test_what_it_says_where_it_cannot() -> None:
         t["l0"].contribution("w")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="saturation: gate must be one of r, u, n of a gru layer, got 'i'"):
         t["l0"].saturation("i")
+    layer, x = mr.nn.LSTM(3, 4, rng=0), mr.Tensor(np.ones((2, 1, 3), np.float32))
+    with mr.study.trace() as t:
+        layer(x)[0].sum().backward()
+        with mr.no_grad():
+            layer(x)
+    with pytest.raises(RuntimeError, match=r"this is one of 2 passes, see trace\.passes\('l0'\)"):
+        _ = t["l0"].dh
+    assert t.passes("l0")[0].dh.shape == (2, 1, 4)
     relu = mr.nn.RNN(3, 4, nonlinearity="relu", rng=0)
     with mr.study.trace() as t:
         relu(mr.Tensor(np.ones((2, 1, 3), np.float32)))
