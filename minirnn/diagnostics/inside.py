@@ -42,11 +42,7 @@ class Inside(NamedTuple):
     quantities: dict[str, Array]
     backward: bool
     start: int  # steps of the calls before this one, where a cell is called for one step after the other
-
-    @property
-    def has_steps(self) -> bool:
-        """Whether its steps are known: of a single one that nothing was recorded before, as of a cell in `no_grad`, that may be any."""
-        return self.layer.T > 1 or self.start > 0
+    has_steps: bool  # whether these are known: of a single step from given states that nothing recorded has made it may be any
 
     def first(self) -> First | None:
         """The first number that is not finite, in the order in which the pass goes through time."""
@@ -94,14 +90,15 @@ def look_inside(layer: Function, gradient: Function | None) -> Inside | None:
         return None
     found = _again(layer, gradient)
     start = 0 if found.reverse else _steps_before(layer)
+    has_steps = found.T > 1 or start > 0 or not layer.stateful
     gates, states = {"lstm": ("ifgo", "ch"), "gru": ("run", "h"), "rnn": ("", "h")}[found.cell]
     if gradient is None:
         names = {f"gate {gate}": gate for gate in gates} | {state: state for state in states}
-        return Inside(found, {title: getattr(found, name) for title, name in names.items()}, False, start)
+        return Inside(found, {title: getattr(found, name) for title, name in names.items()}, False, start, has_steps)
     parts = np.split(found.dz, max(1, len(gates)), axis=-1)
     titles = [f"dz of gate {gate}" for gate in gates] or ["dz"]
     gradients = {f"d{state}": getattr(found, f"d{state}") for state in states[::-1]}
-    return Inside(found, gradients | dict(zip(titles, parts, strict=True)), True, start)
+    return Inside(found, gradients | dict(zip(titles, parts, strict=True)), True, start, has_steps)
 
 
 def _steps_before(layer: Layer) -> int:
