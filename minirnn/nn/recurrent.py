@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import numpy as np
@@ -198,8 +197,12 @@ class Layered(Recurrence):
         shape = len(self.state_names), self.num_layers, x.shape[1], self.hidden_size
         states = array_module(rows).zeros(shape, rows.dtype) if first is None else [s.data for s in first]  # (K, N, H) each
         for layer in range(self.num_layers):
-            with nullcontext() if recorder() is None else at(part=f"l{layer}"):
-                stepped = self.step(rows, self._weights(f"_l{layer}"), [s[layer] for s in states])
+            arguments = rows, self._weights(f"_l{layer}"), [s[layer] for s in states]
+            if recorder() is None:
+                stepped = self.step(*arguments)
+            else:
+                with at(part=f"l{layer}"):
+                    stepped = self.step(*arguments)
             if stepped is None:
                 return None
             rows = stepped[0]
