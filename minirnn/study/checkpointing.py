@@ -12,7 +12,7 @@ computed again, segment by segment, when its turn comes (`mr.checkpoint` over th
     time                        the forward pass twice, whatever s is
 
 `recompute=` of a layer is the other way: it keeps h and c, 2 T numbers, and gets the gates from two products over many steps at once, which
-is not the forward pass again and costs less. `minirnn bench memory` has the same ways over T, and beside PyTorch's.
+is not the forward pass again. `minirnn bench memory` has the same ways over T, and beside PyTorch's.
 
 Every row is measured as there: its gradients are those of `store`, else it is an error; the memory is that of fresh processes.
 """
